@@ -1,0 +1,3 @@
+"""The strategies: one registered criterion a file."""
+
+from gift_fairseq.criterions import auxiliary, generative, recurrent, standard  # noqa: F401

@@ -1,0 +1,53 @@
+"""generative: a share of the updates trains on free-running generation."""
+
+from dataclasses import dataclass, field
+
+from fairseq.criterions import register_criterion
+from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterionConfig
+from torch import Tensor
+
+from gift_fairseq import prefixes, rollout
+from gift_fairseq.criterions.base import GiftCriterion
+from gift_fairseq.options import check_ratio
+from gift_fairseq.schedules import falls_on_update
+
+
+@dataclass
+class GenerativeConfig(LabelSmoothedCrossEntropyCriterionConfig):
+    generate_ratio: float = field(
+        default=0.1,
+        metadata={
+            "help": "share of the optimizer updates that train on the decoder's own free-running output, a ratio from "
+            "0 (off) to 1 (every update); 0.1 is every tenth; default: 0.1"
+        },
+    )
+
+
+@register_criterion("gift_generative", dataclass=GenerativeConfig)
+class GenerativeCriterion(GiftCriterion):
+    """``sum l(z)`` on the chosen updates, ``sum l(x)`` on the others; z is what the decoder generates itself.
+
+    Generation is greedy, from the start symbol to the gold length, cached and without gradient or decoder dropout; one
+    parallel pass over the generated inputs then gives loss and gradient. The argmax passes no gradient, so without
+    dropout this equals back-propagation through the step-by-step generation, to rounding.
+    """
+
+    def __init__(
+        self,
+        task,
+        sentence_avg,
+        label_smoothing,
+        ignore_prefix_size=0,
+        report_accuracy=False,
+        generate_ratio=0.1,
+    ):
+        super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
+        self.generate_ratio = check_ratio("--generate-ratio", generate_ratio)
+
+    def reads_gold(self) -> bool:
+        return not falls_on_update(self.update_num(), self.generate_ratio)
+
+    def decoder_inputs(self, decoder, gold_inputs, encoder_out, extra, target, log) -> Tensor:
+        predictions = rollout.free_running(decoder, gold_inputs, encoder_out, self.forbidden, self.ignore_prefix_size)
+        mask = prefixes.replaceable(gold_inputs, self.padding_idx, self.ignore_prefix_size)
+        return self.replace_inputs(gold_inputs, predictions, mask, log)

@@ -1,0 +1,43 @@
+"""Decoder inputs as pure tensor functions.
+
+``B`` sentences, ``T`` target positions, padded on the right. ``gold_inputs`` (B, T) is fairseq's
+``prev_output_tokens``: the start symbol ``</s>`` in column 0 and the target shifted by one behind it.
+"""
+
+from typing import Sequence
+
+import torch
+from torch import Tensor
+
+
+def replaceable(gold_inputs: Tensor, padding_idx: int, ignore_prefix_size: int = 0) -> Tensor:
+    """Mask (B, T), True where an input may be replaced by the model's own token.
+
+    The start symbol, the ``ignore_prefix_size`` inputs behind it (language tags: fairseq's
+    ``--ignore-prefix-size`` takes no loss on them) and padding stay what they are.
+    """
+    mask = gold_inputs.ne(padding_idx)
+    mask[:, : 1 + ignore_prefix_size] = False
+    return mask
+
+
+def shift(predictions: Tensor) -> Tensor:
+    """Predictions (B, T) as inputs (B, T): the prediction *of* position t is read *at* position t + 1.
+
+    Column 0 has no prediction to read; it holds the last one, and :func:`replaceable` never selects it.
+    """
+    return predictions.roll(1, dims=1)
+
+
+def replace(gold_inputs: Tensor, predictions: Tensor, mask: Tensor) -> Tensor:
+    """``gold_inputs`` with the shifted ``predictions`` wherever ``mask`` is True; all (B, T)."""
+    return torch.where(mask, shift(predictions), gold_inputs)
+
+
+def choose(scores: Tensor, forbidden: Sequence[int]) -> Tensor:
+    """The best token by ``scores`` (..., V) that is not one of ``forbidden``; overwrites ``scores`` there.
+
+    The mask is minus infinity, which every floating type has, and comes before the argmax.
+    """
+    scores[..., list(forbidden)] = float("-inf")
+    return scores.argmax(dim=-1)

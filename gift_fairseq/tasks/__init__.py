@@ -1,0 +1,1 @@
+"""Tasks of the plugin; fairseq imports them through --user-dir."""

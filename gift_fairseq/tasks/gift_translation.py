@@ -1,0 +1,113 @@
+"""fairseq's translation task, plus what fine-tuning for generation needs of it."""
+
+from dataclasses import dataclass, field
+from typing import Optional
+
+import torch
+from fairseq.logging import metrics
+from fairseq.tasks import register_task
+from fairseq.tasks.translation import TranslationConfig, TranslationTask
+from fairseq.utils import split_paths
+from omegaconf import II
+
+from gift_fairseq import rollout
+from gift_fairseq.checkpoints import check_checkpoint
+from gift_fairseq.options import UserError
+from gift_fairseq.prefixes import replace, replaceable
+from gift_fairseq.substitution import check_model, decoder_reads
+
+
+@dataclass
+class GiftTranslationConfig(TranslationConfig):
+    eval_free_running: bool = field(
+        default=False,
+        metadata={
+            "help": "in validation, also report the share of target positions predicted right when the decoder reads "
+            "its own output (free_running_accuracy, %%) beside the share when it reads the reference "
+            "(teacher_forced_accuracy, %%)"
+        },
+    )
+    # read, not offered: what is checked before a run starts
+    path: Optional[str] = II("common_eval.path")
+    restore_file: str = II("checkpoint.restore_file")
+    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
+
+
+@register_task("gift_translation", dataclass=GiftTranslationConfig)
+class GiftTranslationTask(TranslationTask):
+    """Hands the update number to the criterion, validates the free-running model, refuses what cannot work."""
+
+    cfg: GiftTranslationConfig
+
+    @classmethod
+    def setup_task(cls, cfg: GiftTranslationConfig, from_checkpoint: bool = False, **kwargs):
+        """As the parent's; :class:`UserError` if the data or a checkpoint that the options name is not usable."""
+        try:
+            task = super().setup_task(cfg, **kwargs)
+        except FileNotFoundError as error:
+            raise UserError(f"the data folder is {cfg.data}, but {error.filename} is missing") from None
+        if not from_checkpoint:  # a checkpoint's own options name files of long ago
+            if cfg.finetune_from_model:
+                task._check_checkpoint("--finetune-from-model", cfg.finetune_from_model)
+            if cfg.restore_file != "checkpoint_last.pt":
+                task._check_checkpoint("--restore-file", cfg.restore_file)
+            for path in split_paths(cfg.path or ""):
+                if path:
+                    task._check_checkpoint("--path", path)
+        return task
+
+    def _check_checkpoint(self, option: str, path: str) -> None:
+        check_checkpoint(option, path, self.source_dictionary, self.target_dictionary)
+
+    def load_dataset(self, split, epoch=1, combine=False, **kwargs):
+        """As the parent's; :class:`UserError` if the split is missing or has no sentence."""
+        try:
+            super().load_dataset(split, epoch, combine, **kwargs)
+        except FileNotFoundError:
+            raise UserError(f"the data folder {self.cfg.data} has no split '{split}'") from None
+        if len(self.datasets[split]) == 0:
+            raise UserError(f"split '{split}' in {self.cfg.data} is empty")
+
+    def build_model(self, cfg, from_checkpoint=False):
+        model = super().build_model(cfg, from_checkpoint)
+        check_model(model)
+        return model
+
+    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
+        if hasattr(criterion, "set_num_updates"):
+            criterion.set_num_updates(update_num)
+        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+
+    def valid_step(self, sample, model, criterion):
+        loss, sample_size, log = super().valid_step(sample, model, criterion)
+        if self.cfg.eval_free_running:
+            target = sample["target"]
+            scored = target.ne(self.target_dictionary.pad())
+            with torch.no_grad():
+                teacher_forced = model(**sample["net_input"])
+                with decoder_reads(model.decoder, self._own_inputs(model.decoder, criterion)):
+                    free_running = model(**sample["net_input"])
+            for name, output in (("teacher_forced", teacher_forced), ("free_running", free_running)):
+                predicted = rollout.scores_of(model.decoder, output).argmax(-1)
+                log[f"n_{name}_right"] = (predicted.eq(target) & scored).sum()
+            log["n_scored"] = scored.sum()
+        return loss, sample_size, log
+
+    def _own_inputs(self, decoder, criterion):
+        words = self.target_dictionary
+        prefix_size = getattr(criterion, "ignore_prefix_size", 0)
+        forbidden = (words.pad(), words.eos(), words.bos())
+
+        def choose_inputs(gold_inputs, encoder_out, _extra):
+            predictions = rollout.free_running(decoder, gold_inputs, encoder_out, forbidden, prefix_size)
+            return replace(gold_inputs, predictions, replaceable(gold_inputs, words.pad(), prefix_size))
+
+        return choose_inputs
+
+    def reduce_metrics(self, logging_outputs, criterion):
+        super().reduce_metrics(logging_outputs, criterion)
+        scored = float(sum(log.get("n_scored", 0) for log in logging_outputs))
+        if scored > 0:
+            for name in ("teacher_forced", "free_running"):
+                right = float(sum(log[f"n_{name}_right"] for log in logging_outputs))
+                metrics.log_scalar(f"{name}_accuracy", 100.0 * right / scored, scored, round=2)

@@ -1,0 +1,27 @@
+"""Installs gift_fairseq; ``bash scripts/setup_env.sh`` does that with everything before it."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="gift_fairseq",
+    version="0.1.0",
+    description="Generation Improving Fine-Tuning: a fairseq plugin",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.9",
+    packages=find_packages(include=["gift_fairseq", "gift_fairseq.*"]),
+    install_requires=[
+        # the registry's fairseq cannot be imported on Python 3.11 and later; fairseq-fixed has the same import name
+        'fairseq-fixed==0.12.3.1; python_version >= "3.11"',
+        'fairseq==0.12.2; python_version < "3.11"',
+        "torch>=2.6",  # the safe unpickler with its list of allowed classes is the default from here on
+        "psutil>=5.9",
+        "sacrebleu>=2.3",
+        "sentencepiece>=0.1.99",
+        "subword-nmt>=0.3.8",
+    ],
+    extras_require={"dev": ["hypothesis>=6.80", "pytest>=7.4", "ruff>=0.4"]},
+)
