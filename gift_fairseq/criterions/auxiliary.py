@@ -48,7 +48,7 @@ class AuxiliaryCriterion(GiftCriterion):
         if self.auxiliary_ratio == 0:
             return super().loss_terms(lprobs, target, reduce)
         loss, nll_loss = super().loss_terms(lprobs, target, reduce=False)
-        lengths = target.ne(self.padding_idx).sum(dim=1)
+        lengths = target.ne(self.padding_idx).sum(dim=1).to(loss.dtype)
         weights = loss.new_full(target.shape, 1 - self.auxiliary_ratio)
         weights[:, 0] += self.auxiliary_ratio * (1 if self.sentence_avg else lengths)
         loss = loss * weights.view_as(loss)

@@ -65,17 +65,11 @@ class GiftCriterion(LabelSmoothedCrossEntropyCriterion):
         raise NotImplementedError
 
     def loss_terms(self, lprobs: Tensor, target: Tensor, reduce: bool) -> Tuple[Tensor, Tensor]:
-        """Loss to descend and negative log-likelihood to log, in nats, summed over tokens if ``reduce``.
+        """In training: loss to descend and negative log-likelihood to log, in nats, summed over tokens if ``reduce``.
 
         ``lprobs`` (B, T, V) are log-probabilities, ``target`` (B, T) the gold tokens, both without the ignored prefix.
         """
-        return label_smoothed_nll_loss(
-            lprobs.reshape(-1, lprobs.size(-1)),
-            target.reshape(-1),
-            self.eps,
-            ignore_index=self.padding_idx,
-            reduce=reduce,
-        )
+        return self.plain_loss_terms(lprobs, target, reduce)
 
     # ---- the number of the update
 
@@ -108,7 +102,8 @@ class GiftCriterion(LabelSmoothedCrossEntropyCriterion):
         with self._inputs_swapped(model, sample, log):
             net_output = model(**sample["net_input"])
         lprobs, target = self._lprobs_and_target(model, net_output, sample)
-        loss, nll_loss = self.loss_terms(lprobs, target, reduce)
+        loss_terms = self.loss_terms if model.training else self.plain_loss_terms
+        loss, nll_loss = loss_terms(lprobs, target, reduce)
         sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
         log.update(
             loss=loss.detach(),
@@ -142,6 +137,16 @@ class GiftCriterion(LabelSmoothedCrossEntropyCriterion):
         target = model.get_targets(sample, net_output)
         skip = self.ignore_prefix_size
         return lprobs[:, skip:], target[:, skip:]
+
+    def plain_loss_terms(self, lprobs: Tensor, target: Tensor, reduce: bool) -> Tuple[Tensor, Tensor]:
+        """Label-smoothed cross-entropy and negative log-likelihood; shapes as in :meth:`loss_terms`."""
+        return label_smoothed_nll_loss(
+            lprobs.reshape(-1, lprobs.size(-1)),
+            target.reshape(-1),
+            self.eps,
+            ignore_index=self.padding_idx,
+            reduce=reduce,
+        )
 
     def replace_inputs(self, gold_inputs: Tensor, predictions: Tensor, mask: Tensor, log: Dict[str, Any]) -> Tensor:
         """``gold_inputs`` with ``predictions`` read one position later where ``mask`` is True; all (B, T).

@@ -1,0 +1,136 @@
+"""What the tests build on: tiny models made by fairseq's own options, and batches made by its own collater."""
+
+import random
+from types import SimpleNamespace
+
+import fairseq.utils
+import pytest
+import torch
+from fairseq import options, tasks
+from fairseq.data import Dictionary, LanguagePairDataset
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+import gift_fairseq.tasks.gift_translation  # noqa: F401  registers the task, as --user-dir does
+
+TRANSFORMER = (
+    "--arch transformer_wmt_en_de --encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 16 --decoder-embed-dim 16 "
+    "--encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 --encoder-attention-heads 2 --decoder-attention-heads 2"
+)
+ARCHITECTURES = {
+    "transformer_wmt_en_de": TRANSFORMER,
+    "transformer_align": TRANSFORMER.replace("transformer_wmt_en_de", "transformer_align"),
+    "lightconv": (
+        "--arch lightconv --encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 16 --decoder-embed-dim 16 "
+        "--encoder-conv-dim 16 --decoder-conv-dim 16 --encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 "
+        "--encoder-attention-heads 2 --decoder-attention-heads 2 --encoder-kernel-size-list [3,3] "
+        "--decoder-kernel-size-list [3,3] --input-dropout 0"
+    ),
+    "lstm": "--arch lstm --encoder-embed-dim 16 --decoder-embed-dim 16 --encoder-hidden-size 16 "
+    "--decoder-hidden-size 16 --decoder-out-embed-dim 16",
+    "fconv": "--arch fconv --encoder-embed-dim 16 --decoder-embed-dim 16 --decoder-out-embed-dim 16 "
+    "--encoder-layers [(16,3)]*2 --decoder-layers [(16,3)]*2",
+}
+WORDS = 23
+STRATEGIES = {
+    "standard": "--criterion gift_standard",
+    "auxiliary": "--criterion gift_auxiliary --auxiliary-ratio 0.3",
+    "recurrent": "--criterion gift_recurrent",
+    "generative": "--criterion gift_generative --generate-ratio 1",
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def softmax_in_double():
+    """fairseq rounds every softmax to float32; the comparisons with naive loops need float64 kept."""
+
+    def kept(function):
+        def softmax(x, dim, onnx_trace=False):
+            return function(x, dim=dim, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+
+        return softmax
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fairseq.utils, "log_softmax", kept(torch.log_softmax))
+        patch.setattr(fairseq.utils, "softmax", kept(torch.softmax))
+        yield
+
+
+@pytest.fixture(scope="session")
+def dictionaries(tmp_path_factory):
+    """A folder with the joint dictionary of a language pair of 23 words."""
+    words = Dictionary()
+    for number in range(WORDS):
+        words.add_symbol(f"w{number}", n=100 - number)
+    folder = tmp_path_factory.mktemp("dictionaries")
+    for language in ("en", "de"):
+        words.save(str(folder / f"dict.{language}.txt"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def build(dictionaries):
+    """``build("--flags ...", dropout=0.0)``: task, model (float64) and criterion, as fairseq-train would make them."""
+
+    def build_all(flags, dropout=0.0, seed=1, dtype=torch.float64):
+        arguments = f"{dictionaries} -s en -t de --label-smoothing 0.1 --dropout {dropout} {flags}".split()
+        if "--task" not in flags:
+            arguments += ["--task", "gift_translation"]
+        parser = options.get_training_parser()
+        cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, input_args=arguments))
+        torch.manual_seed(seed)
+        task = tasks.setup_task(cfg.task)
+        model = task.build_model(cfg.model).to(dtype)
+        return SimpleNamespace(
+            task=task, model=model.train(), criterion=task.build_criterion(cfg.criterion).train(), cfg=cfg
+        )
+
+    return build_all
+
+
+def sentences(lengths, seed=1):
+    """For each (source length, target length) a pair of random id tensors, each ending in ``</s>``."""
+    draw = random.Random(seed)
+
+    def sentence(length):
+        return torch.tensor([draw.randrange(4, 4 + WORDS) for _ in range(length - 1)] + [2])
+
+    return [(sentence(source), sentence(target)) for source, target in lengths]
+
+
+def batch(task, pairs, start=0):
+    """``pairs`` as fairseq's collater pads them: source on the left, target on the right."""
+    sources, targets = zip(*pairs)
+    words = task.source_dictionary
+    dataset = LanguagePairDataset(
+        sources, [len(s) for s in sources], words, targets, [len(t) for t in targets], task.target_dictionary
+    )
+    return dataset.collater([dataset[i] for i in range(len(pairs))])
+
+
+def loss_and_gradient(built, *samples, update_num=0):
+    """Summed loss and the gradient of every parameter (by name) over ``samples``, accumulated."""
+    built.model.zero_grad()
+    built.criterion.set_num_updates(update_num)
+    total = 0.0
+    for sample in samples:
+        loss, _, _ = built.criterion(built.model, sample)
+        loss.backward()
+        total += loss.item()
+    gradient = {
+        name: parameter.grad.clone() for name, parameter in built.model.named_parameters() if parameter.grad is not None
+    }
+    return total, gradient
+
+
+def assert_same_gradient(one, other, rtol=1e-9, atol=1e-9):
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=rtol, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def difference(one, other):
+    """Euclidean distance of two gradients."""
+    return sum((one[name] - other[name]).pow(2).sum().item() for name in one) ** 0.5
+
+
+LENGTHS = [(5, 6), (3, 4), (6, 2), (2, 7)]  # of source and target

@@ -1,0 +1,194 @@
+"""Each strategy's loss and gradient against naive loops in float64, and what it is when switched off."""
+
+import pytest
+import torch
+from conftest import (
+    ARCHITECTURES,
+    LENGTHS,
+    STRATEGIES,
+    TRANSFORMER,
+    assert_same_gradient,
+    batch,
+    difference,
+    loss_and_gradient,
+    sentences,
+)
+
+PAD, EOS, BOS = 1, 2, 0
+EPSILON = 0.1
+
+
+def smoothed(logits, gold):
+    """fairseq's label-smoothed cross-entropy of one token, by its definition."""
+    lprobs = torch.log_softmax(logits, dim=-1)
+    weights = torch.full_like(lprobs, EPSILON / (logits.numel() - 1))
+    weights[gold] = 1 - EPSILON
+    return -(weights * lprobs).sum()
+
+
+def best_allowed(logits):
+    ranked = sorted(range(logits.numel()), key=lambda word: -logits[word].item())
+    return next(word for word in ranked if word not in (PAD, EOS, BOS))
+
+
+def next_logits(model, encoder_out, prefix):
+    """Logits of the token behind ``prefix``, from a full forward over it: no cache, no padding.
+
+    fairseq's dynamic convolution normalizes otherwise where a sequence is shorter than its kernel (3 here), so short
+    prefixes get words behind them, which a causal decoder does not see.
+    """
+    behind = [5] * (3 - len(prefix))
+    return model.decoder(torch.tensor([prefix + behind]), encoder_out=encoder_out)[0][0, len(prefix) - 1]
+
+
+def naive_losses(strategy, model, source, target, ratio=0.3, passes=1, gold_prefix=0):
+    """The token losses of one sentence pair, by a loop over prefixes; their sum is what the strategy descends."""
+    encoder_out = model.encoder(source[None], torch.tensor([len(source)]))
+    gold = target.tolist()
+    prefix = [EOS] + gold[:-1]
+    if strategy == "recurrent":
+        for _ in range(passes):
+            chosen = [best_allowed(next_logits(model, encoder_out, prefix[: t + 1])) for t in range(len(gold))]
+            prefix = [EOS] + gold[:gold_prefix] + chosen[gold_prefix:-1]
+    losses, own = [], [EOS]
+    for t, word in enumerate(gold):
+        logits = next_logits(model, encoder_out, own if strategy == "generative" else prefix[: t + 1])
+        losses.append(smoothed(logits, word))
+        own.append(word if t < gold_prefix else best_allowed(logits))
+    losses = losses[gold_prefix:]
+    if strategy == "auxiliary" and losses:
+        return (1 - ratio) * sum(losses) + ratio * len(losses) * losses[0]
+    return sum(losses, torch.tensor(0.0))
+
+
+def naive_gradient(strategy, model, pairs, **options):
+    model.zero_grad()
+    total = sum(naive_losses(strategy, model, *pair, **options) for pair in pairs)
+    total.backward()
+    return total.item(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_loss_and_gradient_equal_the_naive_loop(build, strategy, architecture):
+    built = build(f"{ARCHITECTURES[architecture]} {STRATEGIES[strategy]}")
+    # fairseq's lightconv reads across source padding, so it gets none
+    pairs = sentences([(5, n) for _, n in LENGTHS] if architecture == "lightconv" else LENGTHS)
+    loss, gradient = loss_and_gradient(built, batch(built.task, pairs))
+    naive_loss, naive = naive_gradient(strategy, built.model, pairs)
+    assert loss == pytest.approx(naive_loss, rel=1e-10)
+    assert_same_gradient(gradient, naive, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("strategy", ["auxiliary", "recurrent", "generative"])
+def test_ignored_prefix_stays_gold_and_out_of_the_loss(build, strategy):
+    built = build(f"{TRANSFORMER} {STRATEGIES[strategy]} --ignore-prefix-size 2")
+    pairs = sentences(LENGTHS)
+    loss, gradient = loss_and_gradient(built, batch(built.task, pairs))
+    naive_loss, naive = naive_gradient(strategy, built.model, pairs, gold_prefix=2)
+    assert loss == pytest.approx(naive_loss, rel=1e-10)
+    assert_same_gradient(gradient, naive, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("passes", [2, 3])
+def test_more_passes_equal_the_naive_loop(build, passes):
+    built = build(f"{TRANSFORMER} {STRATEGIES['recurrent']} --passes {passes}")
+    pairs = sentences(LENGTHS)
+    loss, _ = loss_and_gradient(built, batch(built.task, pairs))
+    assert loss == pytest.approx(naive_gradient("recurrent", built.model, pairs, passes=passes)[0], rel=1e-10)
+
+
+def test_as_many_passes_as_positions_are_the_free_running_output(build):
+    pairs = sentences(LENGTHS)
+    recurrent = build(f"{TRANSFORMER} {STRATEGIES['recurrent']} --passes 9")
+    generative = build(f"{TRANSFORMER} {STRATEGIES['generative']}")
+    sample = batch(recurrent.task, pairs)
+    loss, gradient = loss_and_gradient(recurrent, sample)
+    other_loss, other = loss_and_gradient(generative, sample)
+    assert loss == pytest.approx(other_loss, rel=1e-12)
+    assert_same_gradient(gradient, other)
+
+
+def test_auxiliary_weighs_the_first_token_once_with_sentence_avg(build):
+    built = build(f"{TRANSFORMER} {STRATEGIES['auxiliary']} --sentence-avg")
+    standard = build(f"{TRANSFORMER} {STRATEGIES['standard']} --sentence-avg")
+    pairs = sentences(LENGTHS)
+    loss, _ = loss_and_gradient(built, batch(built.task, pairs))
+    whole, _ = loss_and_gradient(standard, batch(built.task, pairs))
+    first = 0.0
+    for source, target in pairs:
+        encoder_out = built.model.encoder(source[None], torch.tensor([len(source)]))
+        first += smoothed(next_logits(built.model, encoder_out, [EOS]), target[0].item()).item()
+    assert loss == pytest.approx(0.7 * whole + 0.3 * first, rel=1e-10)
+
+
+def test_auxiliary_alone_is_the_first_token_only(build):
+    """Ratio 1: what comes after the first target token has no influence beyond the sentence's length."""
+    built = build(f"{TRANSFORMER} --criterion gift_auxiliary --auxiliary-ratio 1")
+    pairs = sentences(LENGTHS)
+    changed = [(s, torch.cat([t[:1], t[1:-1].flip(0), t[-1:]])) for s, t in pairs]
+    loss, _ = loss_and_gradient(built, batch(built.task, pairs))
+    other, _ = loss_and_gradient(built, batch(built.task, changed))
+    assert loss == pytest.approx(other, rel=1e-12)
+
+
+def test_strategies_have_different_gradients(build):
+    """A strategy wired to nothing would train standard."""
+    pairs = sentences(LENGTHS)
+    gradients = {}
+    for name, flags in STRATEGIES.items():
+        built = build(f"{TRANSFORMER} {flags}")
+        gradients[name] = loss_and_gradient(built, batch(built.task, pairs))[1]
+    names = list(gradients)
+    for i, one in enumerate(names):
+        for other in names[i + 1 :]:
+            assert difference(gradients[one], gradients[other]) > 1e-2, (one, other)
+
+
+OFF = {
+    "auxiliary": "--criterion gift_auxiliary --auxiliary-ratio 0",
+    "recurrent": "--criterion gift_recurrent --gold-ratio 1",
+    "generative": "--criterion gift_generative --generate-ratio 0",
+    "fairseq's own": "--criterion label_smoothed_cross_entropy",
+}
+
+
+@pytest.mark.parametrize("name", OFF)
+def test_switched_off_is_standard_bit_for_bit(build, name):
+    """Same loss, same gradient and the same random stream afterwards, with dropout on."""
+    results = []
+    for flags in (STRATEGIES["standard"], OFF[name]):
+        built = build(f"{TRANSFORMER} {flags} --attention-dropout 0.1", dropout=0.3)
+        sample = batch(built.task, sentences(LENGTHS))
+        torch.manual_seed(7)
+        built.model.zero_grad()
+        loss, sample_size, _ = built.criterion(built.model, sample)
+        loss.backward()
+        gradient = {n: p.grad for n, p in built.model.named_parameters()}
+        results.append((loss.item(), sample_size, gradient, torch.random.get_rng_state()))
+    (loss, size, gradient, stream), (other_loss, other_size, other, other_stream) = results
+    assert loss == other_loss and size == other_size
+    assert torch.equal(stream, other_stream)
+    for key in gradient:
+        assert torch.equal(gradient[key], other[key]), key
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_evaluation_is_the_plain_loss_on_gold_inputs(build, strategy):
+    """Validation numbers compare across strategies, and with fairseq's own criterion."""
+    logs = []
+    for flags in (STRATEGIES[strategy], "--criterion label_smoothed_cross_entropy"):
+        built = build(f"{TRANSFORMER} {flags} --report-accuracy", dropout=0.3)
+        sample = batch(built.task, sentences(LENGTHS))
+        _, sample_size, log = built.task.valid_step(sample, built.model, built.criterion.eval())
+        logs.append((sample_size, *(float(log[key]) for key in ("loss", "nll_loss", "n_correct", "total", "ntokens"))))
+    assert logs[0] == logs[1]
+
+
+def test_gold_ratio_keeps_that_share_of_the_inputs(build):
+    built = build(f"{TRANSFORMER} --criterion gift_recurrent --gold-ratio 0.75")
+    sample = batch(built.task, sentences([(5, 40)] * 50))
+    torch.manual_seed(3)
+    _, _, log = built.criterion(built.model, sample)
+    assert int(log["n_chosen"]) == 50 * 39
+    assert int(log["n_replaced"]) / (50 * 39) == pytest.approx(0.25, abs=0.04)
