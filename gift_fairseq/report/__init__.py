@@ -1,0 +1,1 @@
+"""The results table of runs, from their folders alone."""

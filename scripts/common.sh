@@ -1,0 +1,19 @@
+# Sourced by every recipe: where things are, and how a recipe speaks and stops.
+
+[[ "${BASH_VERSINFO[0]}.${BASH_VERSINFO[1]}" =~ ^(4\.[4-9]|[5-9]) ]] || {
+    echo "bash is $BASH_VERSION, but 4.4 or newer is needed" >&2
+    exit 1
+}
+
+PROJECT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+VENV="${GIFT_VENV:-$PROJECT/.venv}"
+
+say() { printf '[%s] %s\n' "$(date +%H:%M:%S)" "$*" >&2; }
+
+fail() {
+    printf '%s: error: %s\n' "$(basename "$0")" "$*" >&2
+    exit 1
+}
+
+# usage FILE: the comment at the head of a recipe is its help
+usage() { sed -n '2,/^$/{ s/^# \{0,1\}//; p; }' "$1"; }

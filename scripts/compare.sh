@@ -1,0 +1,184 @@
+#!/usr/bin/env bash
+# From parallel text to the results table: subwords, a baseline, the four fine-tunings from it, their scores.
+#
+#   bash scripts/compare.sh --text DIR --out DIR [OPTIONS] [-- FLAGS OF FAIRSEQ-TRAIN FOR ALL RUNS]
+#
+#   --text DIR             raw parallel text: train, valid and the test sets, as NAME.SRC and NAME.TGT
+#   --out DIR              where everything goes; run again with the same options, it resumes and skips what is done
+#   --src L, --tgt L       languages; default: en, de
+#   --tests "NAME..."      test sets; default: test
+#   --vocab-size N         joint subwords, 1 or more; default: 8000
+#   --lr X                 peak learning rate of the baseline; default: 2e-3
+#   --warmup N             updates until that rate, then linearly down to a twentieth of it; default: 800
+#   --updates N            updates of the baseline; default: 2000
+#   --finetune-lr X        constant learning rate of every fine-tuning; default: 5e-4
+#   --finetune-updates N   updates of every fine-tuning; default: 200
+#   --seed N               default: 1
+#
+# In OUT/runs/NAME each run keeps its command, versions, log, checkpoints, what it generated and scores.json; the table
+# is OUT/results.md and OUT/results.json. Fine-tunings start from the baseline of the lowest validation loss and are
+# scored after their last update.
+
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+TEXT='' OUT='' SRC=en TGT=de TESTS=test VOCAB_SIZE=8000 LR=2e-3 WARMUP=800 UPDATES=2000
+FINETUNE_LR=5e-4 FINETUNE_UPDATES=200 SEED=1
+given=("$@")
+while [ $# -gt 0 ]; do
+    case "$1" in
+        -h | --help) usage "$0"; exit 0 ;;
+        --) shift; break ;;
+        --text | --out | --src | --tgt | --tests | --vocab-size | --lr | --warmup | --updates | --finetune-lr | \
+            --finetune-updates | --seed)
+            [ $# -ge 2 ] || fail "$1 needs a value; see --help"
+            name="${1#--}" name="${name//-/_}"
+            printf -v "${name^^}" '%s' "$2"
+            shift 2 ;;
+        *) fail "the option is $1, which is none of this recipe; flags of fairseq-train go after --; see --help" ;;
+    esac
+done
+[ -n "$TEXT" ] && [ -n "$OUT" ] || fail "--text and --out are needed; see --help"
+check() { # check OPTION PATTERN ALLOWED: the option's value against a pattern
+    [[ "${!1}" =~ ^($2)$ ]] || fail "--$(tr 'A-Z_' 'a-z-' <<<"$1") is '${!1}', but must be $3"
+}
+for option in VOCAB_SIZE UPDATES FINETUNE_UPDATES; do check $option '[1-9][0-9]*' 'a whole number, 1 or more'; done
+for option in WARMUP SEED; do check $option '[0-9]+' 'a whole number, 0 or more'; done
+for option in LR FINETUNE_LR; do check $option '[0-9]*\.?[0-9]+([eE]-?[0-9]+)?' 'a number above 0, 5e-4 say'; done
+for set in train valid $TESTS; do
+    for language in "$SRC" "$TGT"; do
+        [ -s "$TEXT/$set.$language" ] || fail "--text is $TEXT, but $set.$language is missing there or empty"
+    done
+    [ "$(wc -l <"$TEXT/$set.$SRC")" = "$(wc -l <"$TEXT/$set.$TGT")" ] ||
+        fail "--text is $TEXT, but $set.$SRC and $set.$TGT have unequal numbers of lines"
+done
+
+mkdir -p "$OUT/runs" "$OUT/done" || fail "--out is $OUT, but that folder cannot be made"
+if command -v flock >/dev/null; then
+    exec 8>"$OUT/lock"
+    flock --nonblock 8 || fail "--out is $OUT, but another run is working there"
+fi
+printf '%s\n' "${given[@]}" >"$OUT/settings.partial"
+if [ -f "$OUT/settings" ] && ! cmp -s "$OUT/settings" "$OUT/settings.partial"; then
+    fail "--out is $OUT, which was made with other options ($OUT/settings): choose another folder"
+fi
+mv "$OUT/settings.partial" "$OUT/settings"
+
+export PATH="$VENV/bin:$PATH"
+export PYTHONWARNINGS=ignore
+DEVICE=()
+python -c 'import sys, torch; sys.exit(torch.cuda.is_available())' && DEVICE=(--cpu)
+
+STAGE='' LOG=''
+stopped() { # at the end, whatever the end: says where it failed, and leaves nothing running
+    local status=$?
+    if [ $status != 0 ] && [ -n "$STAGE" ]; then
+        [ ! -s "$LOG" ] || tail -n 3 "$LOG" >&2
+        printf 'compare.sh: error: stage %s failed%s; run again to resume\n' "$STAGE" "${LOG:+ ($LOG)}" >&2
+    fi
+    local jobs
+    jobs="$(jobs -p)"
+    [ -z "$jobs" ] || kill $jobs 2>/dev/null || true
+}
+trap stopped EXIT
+
+# Never call it in a condition: set -e would be off in all that it runs, and a failed stage would go on.
+stage() { # stage NAME COMMAND...: once; a stage that failed or was cut off is done again
+    [ ! -f "$OUT/done/$1" ] || return 0
+    STAGE="$1"
+    "${@:2}"
+    touch "$OUT/done/$1"
+    STAGE='' LOG=''
+}
+
+subwords() {
+    say "learning $VOCAB_SIZE joint subwords"
+    python -m gift_fairseq.data.subwords learn --vocab-size "$VOCAB_SIZE" --model "$OUT/subwords" \
+        "$TEXT/train.$SRC" "$TEXT/train.$TGT"
+    local files=() set
+    for set in train valid $TESTS; do files+=("$TEXT/$set.$SRC" "$TEXT/$set.$TGT"); done
+    python -m gift_fairseq.data.subwords encode --model "$OUT/subwords.model" --out "$OUT/pieces" "${files[@]}"
+}
+
+binarize() {
+    say "binarizing"
+    local tests=() set
+    for set in $TESTS; do tests+=("$OUT/pieces/$set"); done
+    rm -rf "$OUT/data"
+    LOG="$OUT/preprocess.log"
+    (IFS=, && fairseq-preprocess --source-lang "$SRC" --target-lang "$TGT" --joined-dictionary --workers 2 \
+        --trainpref "$OUT/pieces/train" --validpref "$OUT/pieces/valid" --testpref "${tests[*]}" \
+        --destdir "$OUT/data" >"$LOG" 2>&1)
+}
+
+train() { # train NAME FLAGS...: one run of fairseq-train, resumed where it stopped
+    local run="$OUT/runs/$1" line
+    say "training $1"
+    mkdir -p "$run"
+    local command=(fairseq-train "$OUT/data" --user-dir "$PROJECT/gift_fairseq" --task gift_translation
+        --source-lang "$SRC" --target-lang "$TGT" --arch transformer_wmt_en_de --share-all-embeddings
+        --label-smoothing 0.1 --report-accuracy --eval-free-running --optimizer adam --adam-betas '(0.9, 0.98)'
+        --seed "$SEED" --save-dir "$run/checkpoints" --no-epoch-checkpoints
+        --log-format json --log-interval 20 --log-file "$run/train.log" "${DEVICE[@]}" "${@:2}" "${FLAGS[@]}")
+    printf '%q ' "${command[@]}" >"$run/command.sh"
+    python -m pip freeze --disable-pip-version-check >"$run/versions.txt" 2>/dev/null
+    git -C "$PROJECT" rev-parse HEAD >"$run/commit.txt" 2>/dev/null || rm -f "$run/commit.txt"
+    LOG="$run/stderr.log"
+    "${command[@]}" 2>"$LOG" | while IFS= read -r line; do
+        if [[ "$line" =~ train_inner.*\"nll_loss\":\ \"([0-9.]+)\".*\"num_updates\":\ \"([0-9]+)\" ]]; then
+            say "  $1: update ${BASH_REMATCH[2]}, ${BASH_REMATCH[1]} bits a token"
+        fi
+    done
+}
+
+baseline() {
+    train baseline --criterion gift_standard --lr "$LR" --lr-scheduler polynomial_decay --warmup-updates "$WARMUP" \
+        --total-num-update "$UPDATES" --end-learning-rate "$(python -c "print($LR / 20)")" --max-update "$UPDATES"
+}
+
+finetune() { # finetune STRATEGY
+    train "$1" --criterion "gift_$1" --finetune-from-model "$OUT/runs/baseline/checkpoints/checkpoint_best.pt" \
+        --lr "$FINETUNE_LR" --lr-scheduler fixed --max-update "$FINETUNE_UPDATES"
+}
+
+search() { # search NAME CHECKPOINT SEARCH BEAM: translates every test set
+    local out="$OUT/runs/$1/generate" number=0 set
+    for set in $TESTS; do
+        fairseq-generate "$OUT/data" --user-dir "$PROJECT/gift_fairseq" --task gift_translation \
+            --source-lang "$SRC" --target-lang "$TGT" --path "$OUT/runs/$1/checkpoints/$2" \
+            --gen-subset "test$([ $number = 0 ] || echo $number)" --beam "$4" --max-tokens 4000 \
+            --bpe sentencepiece --sentencepiece-model "$OUT/subwords.model" "${DEVICE[@]}" \
+            >"$out/$set.$3.partial" 2>"$out/$3.log"
+        mv "$out/$set.$3.partial" "$out/$set.$3.txt"
+        number=$((number + 1))
+    done
+}
+
+translate() { # translate NAME CHECKPOINT: both searches at once, a core each
+    say "translating with $1"
+    mkdir -p "$OUT/runs/$1/generate"
+    LOG="$OUT/runs/$1/generate/beam.log"
+    OMP_NUM_THREADS=1 search "$1" "$2" beam 5 &
+    local beam=$!
+    OMP_NUM_THREADS=1 search "$1" "$2" greedy 1 &
+    local greedy=$!
+    wait "$beam"
+    LOG="$OUT/runs/$1/generate/greedy.log"
+    wait "$greedy"
+}
+
+FLAGS=("$@")
+STRATEGIES=(standard auxiliary recurrent generative)
+
+stage subwords subwords
+stage binarize binarize
+stage train-baseline baseline
+for strategy in "${STRATEGIES[@]}"; do stage "train-$strategy" finetune "$strategy"; done
+stage translate-baseline translate baseline checkpoint_best.pt
+for strategy in "${STRATEGIES[@]}"; do stage "translate-$strategy" translate "$strategy" checkpoint_last.pt; done
+
+runs=("$OUT/runs/baseline" "${STRATEGIES[@]/#/$OUT/runs/}")
+stage scores python -m gift_fairseq.evaluation.scores --text "$TEXT" --target-lang "$TGT" "${runs[@]}"
+stage table python -m gift_fairseq.report.table --out "$OUT" "${runs[@]}" >/dev/null
+cat "$OUT/results.md"
+say "the table is $OUT/results.md, the runs are in $OUT/runs"
