@@ -1,6 +1,10 @@
 """What the tests build on: tiny models made by fairseq's own options, and batches made by its own collater."""
 
+import json
 import random
+import sys
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import fairseq.utils
@@ -9,9 +13,11 @@ import torch
 from fairseq import options, tasks
 from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq_cli import preprocess, train
 
 import gift_fairseq.tasks.gift_translation  # noqa: F401  registers the task, as --user-dir does
 
+PLUGIN = Path(__file__).parent.parent / "gift_fairseq"
 TRANSFORMER = (
     "--arch transformer_wmt_en_de --encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 16 --decoder-embed-dim 16 "
     "--encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 --encoder-attention-heads 2 --decoder-attention-heads 2"
@@ -67,24 +73,65 @@ def dictionaries(tmp_path_factory):
     return folder
 
 
+def make(dictionaries, flags, dropout=0.0, seed=1, dtype=torch.float64):
+    """Task, model and criterion, as fairseq-train would make them of ``flags`` over the folder ``dictionaries``."""
+    arguments = f"{dictionaries} -s en -t de --label-smoothing 0.1 --dropout {dropout} {flags}".split()
+    if "--task" not in flags:
+        arguments += ["--task", "gift_translation"]
+    parser = options.get_training_parser()
+    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, input_args=arguments))
+    torch.manual_seed(seed)
+    task = tasks.setup_task(cfg.task)
+    model = task.build_model(cfg.model).to(dtype)
+    return SimpleNamespace(
+        task=task, model=model.train(), criterion=task.build_criterion(cfg.criterion).train(), cfg=cfg
+    )
+
+
 @pytest.fixture(scope="session")
 def build(dictionaries):
-    """``build("--flags ...", dropout=0.0)``: task, model (float64) and criterion, as fairseq-train would make them."""
+    """``build("--flags ...", dropout=0.0)``: :func:`make` over a dictionary of 23 words, in float64."""
+    return partial(make, dictionaries)
 
-    def build_all(flags, dropout=0.0, seed=1, dtype=torch.float64):
-        arguments = f"{dictionaries} -s en -t de --label-smoothing 0.1 --dropout {dropout} {flags}".split()
-        if "--task" not in flags:
-            arguments += ["--task", "gift_translation"]
-        parser = options.get_training_parser()
-        cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, input_args=arguments))
-        torch.manual_seed(seed)
-        task = tasks.setup_task(cfg.task)
-        model = task.build_model(cfg.model).to(dtype)
-        return SimpleNamespace(
-            task=task, model=model.train(), criterion=task.build_criterion(cfg.criterion).train(), cfg=cfg
-        )
 
-    return build_all
+@pytest.fixture(scope="session")
+def binarized(tmp_path_factory):
+    """A small corpus, binarized by fairseq-preprocess: the target is the source reversed, in other words."""
+    folder = tmp_path_factory.mktemp("corpus with a blank")
+    draw = random.Random(4)
+    for split, size in (("train", 60), ("valid", 8), ("test", 8)):
+        lines = [[f"w{draw.randrange(12)}" for _ in range(draw.randrange(2, 9))] for _ in range(size)]
+        (folder / f"{split}.en").write_text("".join(" ".join(line) + "\n" for line in lines))
+        (folder / f"{split}.de").write_text("".join(" ".join(w.upper() for w in line[::-1]) + "\n" for line in lines))
+    run_tool(
+        preprocess,
+        *"-s en -t de --joined-dictionary --workers 1".split(),
+        *("--trainpref", folder / "train", "--validpref", folder / "valid", "--testpref", folder / "test"),
+        *("--destdir", folder / "data"),
+    )
+    return folder / "data"
+
+
+def run_tool(tool, *arguments):
+    """One of fairseq's commands (a module of fairseq_cli) with the arguments of its command line, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [tool.__name__, *map(str, arguments)])
+        tool.cli_main()
+
+
+def fairseq_train(data, save_dir, flags, *more):
+    """fairseq-train with a tiny model, logging every update to ``save_dir``/train.log; returns its lines of JSON."""
+    save_dir.mkdir(exist_ok=True)
+    log = save_dir / "train.log"
+    run_tool(
+        train,
+        *(data, "--user-dir", PLUGIN, "--save-dir", save_dir, "--log-file", log, *more),
+        *"--cpu --num-workers 0 --optimizer adam --lr 1e-3 --log-format json --log-interval 1".split(),
+        *"--max-tokens 200 --no-epoch-checkpoints".split(),
+        *flags.split(),
+    )
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith('{"epoch"')]
+    return [{key: float(value) for key, value in line.items() if value is not None} for line in lines]
 
 
 def sentences(lengths, seed=1):

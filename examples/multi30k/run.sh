@@ -37,7 +37,7 @@ for language in en de; do
     done
 done
 exec bash "$PROJECT/scripts/compare.sh" --text "$OUT/text" --out "$OUT" --tests test_2016_flickr \
-    --vocab-size 8000 --lr 2e-3 --warmup 800 --updates 2000 --finetune-lr 5e-4 --finetune-updates 272 -- \
+    --vocab-size 8000 --lr 2e-3 --warmup 800 --updates 2000 --finetune-lr 5e-4 --finetune-updates 136 -- \
     --encoder-layers 3 --decoder-layers 3 --encoder-embed-dim 256 --decoder-embed-dim 256 \
     --encoder-ffn-embed-dim 512 --decoder-ffn-embed-dim 512 --encoder-attention-heads 8 --decoder-attention-heads 8 \
     --dropout 0.3 --max-tokens 4096 "$@"

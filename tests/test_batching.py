@@ -1,0 +1,106 @@
+"""Padding, batch shape, accumulation and workers do not change the gradient."""
+
+import pytest
+import torch
+from conftest import (
+    ARCHITECTURES,
+    LENGTHS,
+    STRATEGIES,
+    TRANSFORMER,
+    assert_same_gradient,
+    batch,
+    fairseq_train,
+    loss_and_gradient,
+    make,
+    sentences,
+)
+from fairseq.distributed import LegacyDistributedDataParallel, ModuleProxyWrapper
+from torch import distributed, multiprocessing
+from torch.nn.parallel import DistributedDataParallel
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("flags", ["", "--sentence-avg", "--ignore-prefix-size 1"])
+def test_batched_and_padded_equals_singletons(build, strategy, flags):
+    built = build(f"{TRANSFORMER} {STRATEGIES[strategy]} {flags}")
+    pairs = sentences(LENGTHS)
+    loss, gradient = loss_and_gradient(built, batch(built.task, pairs))
+    single_loss, single = loss_and_gradient(built, *(batch(built.task, [pair]) for pair in pairs))
+    assert loss == pytest.approx(single_loss, rel=1e-10)
+    assert_same_gradient(gradient, single, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("architecture", ["lstm", "fconv", "transformer_align"])
+@pytest.mark.parametrize("strategy", ["recurrent", "generative"])
+def test_other_architectures_too(build, strategy, architecture):
+    built = build(f"{ARCHITECTURES[architecture]} {STRATEGIES[strategy]}")
+    pairs = sentences(LENGTHS)
+    loss, _ = loss_and_gradient(built, batch(built.task, pairs))
+    single_loss, _ = loss_and_gradient(built, *(batch(built.task, [pair]) for pair in pairs))
+    assert loss == pytest.approx(single_loss, rel=1e-10)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_more_padding_adds_nothing(build, strategy):
+    """What is logged does not change either."""
+    built = build(f"{TRANSFORMER} {STRATEGIES[strategy]} --report-accuracy")
+    sample = batch(built.task, sentences(LENGTHS))
+    wider = {**sample, "net_input": dict(sample["net_input"])}
+    for holder, key in ((wider, "target"), (wider["net_input"], "prev_output_tokens")):
+        holder[key] = torch.nn.functional.pad(holder[key], (0, 4), value=1)
+    for one, other in zip(*(built.criterion(built.model, s)[2].items() for s in (sample, wider))):
+        if one[0] not in ("mem_in_use", "rollout_seconds"):
+            assert float(one[1]) == pytest.approx(float(other[1]), rel=1e-9), one[0]
+
+
+WRAPPED = ("auxiliary", "recurrent", "generative")
+
+
+def work(rank, wrapper, dictionaries, folder):
+    """One of two gloo workers: its half of the batch, under the wrapper that fairseq uses; all strategies in turn."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    for strategy in WRAPPED:
+        built = make(dictionaries, f"{TRANSFORMER} {STRATEGIES[strategy]}")
+        plain = built.model
+        if wrapper == "pytorch_ddp":
+            built.model = ModuleProxyWrapper(DistributedDataParallel(plain))
+        else:
+            built.model = ModuleProxyWrapper(LegacyDistributedDataParallel(plain, distributed.group.WORLD))
+        loss, _, _ = built.criterion(built.model, batch(built.task, sentences(LENGTHS)[rank::2]))
+        loss.backward()
+        if wrapper == "legacy_ddp":
+            built.model.all_reduce_grads()
+        if rank == 0:
+            torch.save({n: p.grad for n, p in plain.named_parameters()}, folder / f"{strategy}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("wrapper", ["pytorch_ddp", "legacy_ddp"])
+def test_two_workers_equal_one_big_batch_and_accumulation(build, dictionaries, tmp_path, wrapper):
+    multiprocessing.spawn(work, (wrapper, dictionaries, tmp_path), nprocs=2)
+    pairs = sentences(LENGTHS)
+    for strategy in WRAPPED:
+        built = build(f"{TRANSFORMER} {STRATEGIES[strategy]}")
+        _, gradient = loss_and_gradient(built, batch(built.task, pairs))
+        _, accumulated = loss_and_gradient(built, *(batch(built.task, pairs[rank::2]) for rank in range(2)))
+        assert_same_gradient(gradient, accumulated, rtol=1e-6, atol=1e-9)
+        # Both wrappers average over workers; fairseq multiplies by their number again before it divides by
+        # sample_size. Workers round the softmax to float32, as fairseq does outside these tests.
+        workers = torch.load(tmp_path / f"{strategy}.pt")
+        assert_same_gradient(gradient, {name: 2 * g for name, g in workers.items()}, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.cli
+@pytest.mark.parametrize("task", ["gift_translation", "translation"])
+def test_one_update_never_mixes_gold_and_generated(binarized, tmp_path, task):
+    """With --update-freq 2 both micro-batches of every second update generate, and none of the others."""
+    lines = fairseq_train(
+        binarized,
+        tmp_path,
+        f"{TRANSFORMER} --task {task} --criterion gift_generative --generate-ratio 0.5 --update-freq 2 --max-update 6 "
+        "--max-tokens 60 --disable-validation --no-save",
+    )
+    shares = [line["replaced"] for line in lines if "replaced" in line]
+    assert shares[::2] == [0.0] * len(shares[::2])
+    assert all(share > 70 for share in shares[1::2]) and len(shares) >= 6

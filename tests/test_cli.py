@@ -1,0 +1,100 @@
+"""Through fairseq's own commands: every criterion with both tasks, every architecture, both searches, hydra."""
+
+import io
+import sys
+
+import pytest
+import torch
+from conftest import ARCHITECTURES, PLUGIN, STRATEGIES, TRANSFORMER, fairseq_train, run_tool
+from fairseq_cli import generate, interactive
+
+pytestmark = pytest.mark.cli
+
+
+@pytest.fixture(scope="module")
+def baseline(binarized, tmp_path_factory):
+    """A checkpoint that fairseq trained without the plugin's criterions and task."""
+    folder = tmp_path_factory.mktemp("baseline")
+    fairseq_train(
+        binarized,
+        folder,
+        f"{TRANSFORMER} --task translation --criterion label_smoothed_cross_entropy --max-update 2 --disable-validation",
+    )
+    return folder / "checkpoint_last.pt"
+
+
+@pytest.mark.parametrize("task", ["gift_translation", "translation"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_fine_tuning_from_a_plain_checkpoint(binarized, baseline, tmp_path, caplog, strategy, task):
+    """What comes out is an ordinary checkpoint: same architecture, same parameters by name, others by value."""
+    lines = fairseq_train(
+        binarized,
+        tmp_path,
+        f"{TRANSFORMER} --task {task} {STRATEGIES[strategy]} --max-update 2",
+        "--finetune-from-model",
+        baseline,
+    )
+    before, after = torch.load(baseline)["model"], torch.load(tmp_path / "checkpoint_last.pt")["model"]
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    shares = [line["replaced"] for line in lines if "replaced" in line]
+    assert all(share > 50 if strategy in ("recurrent", "generative") else share == 0 for share in shares) and shares
+    counted = "updates are counted by the criterion" in caplog.text
+    assert counted == (strategy == "generative" and task == "translation")
+
+
+@pytest.mark.parametrize("strategy", ["recurrent", "generative"])
+@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "transformer_wmt_en_de"])
+def test_architectures(binarized, tmp_path, architecture, strategy):
+    lines = fairseq_train(
+        binarized,
+        tmp_path,
+        f"{ARCHITECTURES[architecture]} --task gift_translation {STRATEGIES[strategy]} --max-update 1 "
+        "--eval-free-running --no-save --dropout 0.1",
+    )
+    assert any(line.get("replaced", 0) > 50 for line in lines)
+    assert any("valid_free_running_accuracy" in line for line in lines)
+
+
+def test_hydra_train(binarized, tmp_path, monkeypatch):
+    from fairseq_cli import hydra_train
+
+    monkeypatch.chdir(tmp_path)
+    run_tool(
+        hydra_train,
+        *("task=gift_translation", f"task.data='{binarized}'", "task.source_lang=en", "task.target_lang=de"),
+        *("criterion=gift_recurrent", "criterion.gold_ratio=0.5", "criterion.label_smoothing=0.1"),
+        *("model=transformer", "model.encoder.embed_dim=16", "model.decoder.embed_dim=16"),
+        *("optimizer=adam", "optimization.lr=[0.001]", "lr_scheduler=fixed", "optimization.max_update=2"),
+        *("dataset.max_tokens=200", "dataset.num_workers=0", "common.cpu=true", f"common.user_dir={PLUGIN}"),
+        *(f"checkpoint.save_dir='{tmp_path / 'checkpoints'}'", "checkpoint.no_epoch_checkpoints=true"),
+    )
+    state = torch.load(tmp_path / "checkpoints" / "checkpoint_last.pt")
+    assert state["cfg"]["criterion"]["gold_ratio"] == 0.5
+
+
+def hypotheses(text):
+    return [line for line in text.splitlines() if line.startswith("H-")]
+
+
+@pytest.mark.parametrize("task", ["gift_translation", "translation"])
+def test_generate_by_beam_and_greedy(binarized, baseline, capsys, task):
+    found = {}
+    for beam in (5, 1):
+        run_tool(
+            generate,
+            *(binarized, "--user-dir", PLUGIN, "--task", task, "--path", baseline, "--cpu"),
+            *f"--gen-subset test --beam {beam} --max-tokens 200".split(),
+        )
+        found[beam] = hypotheses(capsys.readouterr().out)
+    assert len(found[5]) == len(found[1]) == 8
+
+
+def test_interactive(binarized, baseline, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("w1 w2 w3\nw4\n"))
+    run_tool(
+        interactive,
+        *(binarized, "--user-dir", PLUGIN, "--task", "gift_translation", "--path", baseline, "--cpu"),
+        *"--source-lang en --target-lang de --beam 1".split(),
+    )
+    assert len(hypotheses(capsys.readouterr().out)) == 2
