@@ -18,7 +18,8 @@ def baseline(binarized, tmp_path_factory):
     fairseq_train(
         binarized,
         folder,
-        f"{TRANSFORMER} --task translation --criterion label_smoothed_cross_entropy --max-update 2 --disable-validation",
+        f"{TRANSFORMER} --task translation --criterion label_smoothed_cross_entropy --max-update 2 "
+        "--disable-validation",
     )
     return folder / "checkpoint_last.pt"
 

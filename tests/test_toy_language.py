@@ -21,6 +21,7 @@ from gift_fairseq.data.toy_phrases import (
     verb_first,
     verb_second,
 )
+from gift_fairseq.data.toy_sentences import Draw
 
 SMALL = {"train": 200, "valid": 20, "test": 20, "test_long": 20}
 SMALL_SHA256 = "4eacd0c1fc7b812bfeb699141a57aee62a12fd952fa1ebc5a921e30ecc3f5a82"
@@ -244,12 +245,15 @@ def test_no_sentence_twice_in_or_across_splits(default, side):
     assert len(set(sentences)) == len(sentences)
 
 
-def test_an_english_sentence_has_one_german_one(default):
-    """Across seeds, for within one seed no English sentence comes twice."""
-    german = dict(default["train"])
-    again = [pair for pair in toy_language.generate(7)["train"] if pair[0] in german]
-    assert len(again) > 100
-    assert all(german[english] == translation for english, translation in again)
+def test_an_english_sentence_has_one_german_one():
+    """Among raw draws, for the splits hold no English sentence twice; the shortest ones do come again."""
+    draw, german, again = Draw(5), {}, 0
+    for _ in range(20000):
+        draw.used.clear()
+        english, translation = toy_language.simple_sentence(draw)
+        again += english in german
+        assert german.setdefault(english, translation) == translation
+    assert again > 50
 
 
 @pytest.mark.parametrize("side", [0, 1])

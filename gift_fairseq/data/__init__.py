@@ -1,0 +1,1 @@
+"""Data for experiments: subwords, and a toy language pair that needs no download."""
