@@ -29,7 +29,7 @@ def check_checkpoint(option: str, path: str, source: Dictionary, target: Diction
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
         model = state["model"]
     except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error):
+        if "Unsupported global" in str(error):
             raise UserError(
                 f"{option} is {path}, which carries code (torch's safe unpickler refused it): only checkpoints of "
                 "tensors and options are loaded"

@@ -5,8 +5,9 @@
     exit 1
 }
 
-PROJECT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+PROJECT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 VENV="${GIFT_VENV:-$PROJECT/.venv}"
+[[ "$VENV" = /* ]] || VENV="$PWD/$VENV" # recipes change folders
 
 say() { printf '[%s] %s\n' "$(date +%H:%M:%S)" "$*" >&2; }
 

@@ -18,65 +18,80 @@ esac
 
 TORCH_SPEC="${TORCH_SPEC:-torch==2.13.0}"
 PYTHON="${PYTHON:-python3}"
-STAMP="$VENV/gift_fairseq.stamp"
-LOG="$VENV/gift_fairseq.pip.log"
+
+version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
 
 command -v "$PYTHON" >/dev/null || fail "PYTHON is $PYTHON, but there is no such program: install Python 3.9 or newer"
-version="$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" ||
-    fail "PYTHON is $PYTHON, but it does not run"
-"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 9))' ||
+version="$(version_of "$PYTHON")" || fail "PYTHON is $PYTHON, but it does not run as a Python"
+[[ "$version" =~ ^3\.(9|[1-9][0-9])$ ]] ||
     fail "PYTHON is $PYTHON, which is Python $version, but 3.9 or newer is needed: set PYTHON to one"
+fairseq="fairseq-fixed==0.12.3.1" build=(--no-build-isolation) # its build asks for torch: see it, not fetch another
+if [[ "$version" =~ ^3\.(9|10)$ ]]; then
+    fairseq="fairseq==0.12.2" build=() # its build must not see torch: it would look for sources that are left out of it
+fi
 
 # whatever decides the result; a changed answer means set up again
-wanted="$(printf '%s\n' "$TORCH_SPEC" "$version" "$PROJECT" | cat - "$PROJECT/setup.py" "$0" | cksum)"
-[ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$wanted" ] && exit 0
+wanted="$(printf '%s\n' "$TORCH_SPEC" "$version" "$PROJECT" |
+    cat - "$PROJECT/setup.py" "$PROJECT/pyproject.toml" "$0" | cksum)"
+done_already() { # the set-up was finished, for this answer, and its Python still runs
+    [ "$(cat "$VENV/gift_fairseq.stamp" 2>/dev/null)" = "$wanted" ] &&
+        [ "$(version_of "$VENV/bin/python")" = "$version" ]
+}
+done_already && exit 0
 
-mkdir -p "$VENV"
+mkdir -p "$VENV" 2>/dev/null || fail "$VENV cannot be made: set GIFT_VENV to a folder that can"
+[ -w "$VENV" ] || fail "$VENV cannot be written to: set GIFT_VENV to a folder that can"
+VENV="$(cd "$VENV" && pwd -P)"
+STAMP="$VENV/gift_fairseq.stamp"
+LOG="$VENV/gift_fairseq.pip.log"
 if command -v flock >/dev/null; then # two set-ups at once: the second waits, then finds the work done
-    exec 9>"$VENV/gift_fairseq.lock"
-    flock 9
-    [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$wanted" ] && exit 0
+    exec 9<"$VENV"                   # the folder itself, for making the environment clears what is in it
+    flock --nonblock 9 || { say "waiting for another set-up of $VENV"; flock 9; }
+    done_already && exit 0
 fi
 rm -f "$STAMP"
 
-install() { # install WHAT FLAGS...: one step, quiet; its output is in the log
+# An environment is kept if its pip runs (not so if making it was interrupted) and lies here (not so if it was moved).
+if [[ "$("$VENV/bin/pip" --version 2>/dev/null)" != *" $VENV/"*"(python $version)" ]]; then
+    [ -z "$(ls -A "$VENV")" ] || [ -f "$VENV/pyvenv.cfg" ] ||
+        fail "$VENV holds something that is no Python environment: set GIFT_VENV to a folder that is new or empty"
+    "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null ||
+        fail "Python $version lacks its modules venv and ensurepip: install them (python3-venv on Debian)"
+    say "making $VENV with Python $version"
+    output="$("$PYTHON" -m venv --clear "$VENV" 2>&1)" ||
+        fail "Python $version cannot make an environment in $VENV: ${output##*$'\n'}"
+fi
+# before the downloads: without fairseq in the environment, a compiler will be needed
+"$VENV/bin/python" -m pip show --quiet "${fairseq%%=*}" >/dev/null 2>&1 ||
+    command -v "${CXX:-c++}" >/dev/null || command -v g++ >/dev/null ||
+    fail "no C++ compiler was found, but fairseq is built with one: install g++ or clang"
+
+install() { # install WHAT PIP-ARGUMENTS...: one step, quiet; its output is in the log
     say "installing $1"
     shift
-    "$VENV/bin/python" -m pip install --disable-pip-version-check "$@" >>"$LOG" 2>&1 && return
-    reason="$(grep '^ERROR:' "$LOG" | head -1 || true)"
-    if grep -qiE 'connection|resolution|timed? ?out|unreachable|proxyerror|ssl|no matching distribution' "$LOG"; then
-        fail "the package index cannot be reached or lacks a package: check the network (${reason:-no reason given}; $LOG)"
+    "$VENV/bin/python" -m pip install --disable-pip-version-check --no-input "$@" >"$LOG" 2>&1 && return
+    local reason advice="see $LOG"
+    reason="$(grep -m 1 'fatal error:' "$LOG" || grep -E '^(ERROR:|×)' "$LOG" | tail -n 1 || true)"
+    if grep -qE 'Retrying|Connect(ion|Timeout|)Error|Failed to (connect|establish)|NameResolution|SSLError' "$LOG"; then
+        advice="the package index cannot be reached: check the network and pip's settings; $advice"
+    elif grep -q 'No matching distribution' "$LOG"; then
+        advice="the package index has none for Python $version: set PYTHON or TORCH_SPEC to others; $advice"
     fi
-    fail "pip could not install it (${reason:-no reason given}); its whole output is in $LOG"
+    fail "pip failed (${reason:-it gave no reason}); $advice"
 }
 
-built_on="$("$VENV/bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true)"
-if [ "$built_on" != "$version" ]; then
-    say "making $VENV with Python $version"
-    "$PYTHON" -m venv --clear "$VENV" >/dev/null 2>&1 ||
-        fail "Python $version cannot make an environment in $VENV: install its venv module (python3-venv on Debian)"
-fi
-: >"$LOG"
-
 install "$TORCH_SPEC, numpy and build tools" "$TORCH_SPEC" numpy cython "setuptools>=64" wheel
-
-if ! "$VENV/bin/python" -c 'import fairseq' >/dev/null 2>&1; then
-    command -v "${CXX:-c++}" >/dev/null || command -v g++ >/dev/null ||
-        fail "no C++ compiler was found, but fairseq is built with one: install g++ or clang"
-    # The build asks for torch, so it must see the one above; with isolation pip would fetch a second one.
-    # Most of its time goes to optimizing torch's headers, in extensions for models that this project does not use:
-    # -O0 for those (fairseq sets -O3 for the others itself), and none for CUDA.
-    fairseq="fairseq-fixed==0.12.3.1"
-    "$PYTHON" -c 'import sys; sys.exit(sys.version_info >= (3, 11))' && fairseq="fairseq==0.12.2"
-    printf '[build_ext]\nparallel = 2\n' >"$VENV/build.cfg"
-    (
-        unset CUDA_HOME
-        export CFLAGS="-O0 -g0" DIST_EXTRA_CONFIG="$VENV/build.cfg"
-        install "$fairseq (built from source, takes a minute or two)" --no-build-isolation "$fairseq"
-    )
-fi
-
+# Most of the build's time goes to torch's headers, in three extensions that this project does not use: -O1 -g0 takes
+# two fifths of it away, and fairseq itself sets -O3 for those in use. They are built one after the other, as torch's
+# BuildExtension keeps one build.ninja for all of them. With CUDA_HOME it would build yet more that is not used.
+(
+    unset CUDA_HOME
+    export CFLAGS="-O1 -g0"
+    install "$fairseq (built from source, takes about two minutes)" "${build[@]}" "$fairseq"
+)
 install "gift_fairseq" --no-build-isolation --editable "$PROJECT[dev]"
 
+"$VENV/bin/python" -W ignore -c 'import fairseq, gift_fairseq' >"$LOG" 2>&1 ||
+    fail "all is installed, but cannot be imported ($(tail -n 1 "$LOG")): remove $VENV and run this again; see $LOG"
 printf '%s' "$wanted" >"$STAMP"
 say "ready: $VENV"

@@ -65,8 +65,10 @@ class GiftTranslationTask(TranslationTask):
             super().load_dataset(split, epoch, combine, **kwargs)
         except FileNotFoundError:
             raise UserError(f"the data folder {self.cfg.data} has no split '{split}'") from None
-        if len(self.datasets[split]) == 0:
-            raise UserError(f"split '{split}' in {self.cfg.data} is empty")
+        except ValueError as error:
+            if "empty file" not in str(error):
+                raise
+            raise UserError(f"split '{split}' in {self.cfg.data} is empty") from None
 
     def build_model(self, cfg, from_checkpoint=False):
         model = super().build_model(cfg, from_checkpoint)
