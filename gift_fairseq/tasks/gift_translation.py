@@ -5,6 +5,7 @@ from typing import Optional
 
 import torch
 from fairseq.logging import metrics
+from fairseq.models import ARCH_MODEL_REGISTRY, FairseqLanguageModel
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from fairseq.utils import split_paths
@@ -71,6 +72,10 @@ class GiftTranslationTask(TranslationTask):
             raise UserError(f"split '{split}' in {self.cfg.data} is empty") from None
 
     def build_model(self, cfg, from_checkpoint=False):
+        """As the parent's; :class:`UserError` if the strategies cannot work with such a model."""
+        arch = getattr(cfg, "arch", None) or getattr(cfg, "_name", None)
+        if issubclass(ARCH_MODEL_REGISTRY.get(arch, object), FairseqLanguageModel):  # building one here would fail
+            raise UserError(f"--arch is {arch}, which has only a decoder: use an autoregressive encoder-decoder")
         model = super().build_model(cfg, from_checkpoint)
         check_model(model)
         return model
