@@ -1,0 +1,175 @@
+"""The recipes as a user runs them, and that what they train has learned."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import fairseq_train, run_tool
+from fairseq_cli import generate, preprocess
+
+from gift_fairseq.data import subwords, toy_language
+from gift_fairseq.evaluation import scores
+from gift_fairseq.options import UserError
+from gift_fairseq.report import table
+
+ROOT = Path(__file__).parent.parent
+SPLITS = ("train", "valid", "test")
+LEARN_UPDATES, LEARN_BLEU = 400, 30.0
+STRATEGIES = ["baseline", "standard", "auxiliary", "recurrent", "generative"]
+
+
+def recipe(name, *arguments, **environment):
+    return subprocess.run(
+        ["bash", str(ROOT / name), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "a blank and ü"
+    done = recipe("scripts/quickstart.sh", "--fast", "--out", out, OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr[-2000:]
+    return out
+
+
+@pytest.mark.system
+def test_quickstart_ends_in_the_table(quickstart):
+    results = json.loads((quickstart / "results.json").read_text())
+    assert [run["name"] for run in results] == STRATEGIES
+    for run in results:
+        assert set(run["scores"]) == {
+            f"{test}.{search}" for test in ("test", "test_long") for search in ("beam", "greedy")
+        }
+        assert all("version:" in score["signature"] for score in run["scores"].values())
+        assert run["epoch_seconds"] > 0 and run["maximum_memory_mib"] >= run["average_memory_mib"] > 50
+    assert len({run["updates"] for run in results[1:]}) == 1
+    rows = (quickstart / "results.md").read_text().splitlines()
+    assert [row.split(" | ")[0].strip("| ") for row in rows[2:7]] == STRATEGIES
+    for name in STRATEGIES:
+        kept = {path.name for path in (quickstart / "runs" / name).iterdir()}
+        assert {"command.sh", "versions.txt", "train.log", "scores.json", "checkpoints", "generate"} <= kept
+    assert not list(quickstart.rglob("*.partial"))
+
+
+@pytest.mark.system
+def test_second_run_skips_what_is_done_and_redoes_what_is_not(quickstart):
+    before = {path: path.stat().st_mtime_ns for path in quickstart.rglob("*") if path.suffix in (".pt", ".txt", ".bin")}
+    (quickstart / "done" / "table").unlink()
+    (quickstart / "results.md").unlink()
+    done = recipe("scripts/quickstart.sh", "--fast", "--out", quickstart)
+    assert done.returncode == 0 and (quickstart / "results.md").exists()
+    assert "training" not in done.stderr and "translating" not in done.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+@pytest.mark.system
+def test_other_options_do_not_mix_into_a_folder(quickstart):
+    done = recipe("scripts/quickstart.sh", "--fast", "--out", quickstart, "--", "--dropout", "0.2")
+    assert done.returncode != 0 and "made with other options" in done.stderr
+
+
+@pytest.mark.system
+def test_a_failing_stage_stops_the_recipe(tmp_path):
+    """A stage that fails and a script that goes on; and the traceback stays in the log's last lines."""
+    text = tmp_path / "text"
+    toy_language.main(["--out", str(text), "--train", "300", "--valid", "9", "--test", "9", "--test-long", "9"])
+    done = recipe(
+        "scripts/compare.sh", "--text", text, "--out", tmp_path / "out", "--vocab-size", 300, "--", "--dropout", "high"
+    )
+    assert done.returncode != 0
+    assert "stage train-baseline failed" in done.stderr and "invalid float value: 'high'" in done.stderr
+    assert not (tmp_path / "out" / "done" / "train-baseline").exists() and "training standard" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["--out"], "--out needs a value"),
+        (["--nonsense", "1"], "the option is --nonsense"),
+        (["--text", "nowhere", "--out", "x"], "train.en is missing there or empty"),
+        (["--text", "x", "--out", "x", "--updates", "0"], "--updates is '0', but must be a whole number, 1 or more"),
+        (["--text", "x", "--out", "x", "--finetune-lr", "fast"], "--finetune-lr is 'fast', but must be a number"),
+    ],
+)
+def test_bad_options_of_compare(tmp_path, arguments, sentence):
+    done = subprocess.run(
+        ["bash", str(ROOT / "scripts/compare.sh"), *arguments], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 1 and sentence in done.stderr and done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+RECIPES = [path.relative_to(ROOT) for path in (*ROOT.glob("scripts/*.sh"), *ROOT.glob("examples/*/*.sh"))]
+
+
+@pytest.mark.parametrize("name", sorted(path for path in RECIPES if path.name != "common.sh"))
+def test_help(name):
+    done = recipe(name, "--help")
+    assert done.returncode == 0 and f"bash {name}" in done.stdout
+
+
+@pytest.mark.system
+def test_the_toy_baseline_learns(tmp_path):
+    """A shorter training than quickstart's already translates; one that learned nothing scores below 1."""
+    text = tmp_path / "text"
+    toy_language.main(["--out", str(text), "--train", "8000", "--valid", "50", "--test", "100"])
+    files = [str(path) for path in sorted(text.iterdir())]
+    subwords.learn([str(text / "train.en"), str(text / "train.de")], str(tmp_path / "subwords"), 1000)
+    subwords.encode(files, str(tmp_path / "subwords.model"), str(tmp_path / "pieces"))
+    prefixes = {option: tmp_path / "pieces" / split for option, split in zip(("train", "valid", "test"), SPLITS)}
+    run_tool(
+        preprocess,
+        *"-s en -t de --joined-dictionary --workers 1".split(),
+        *(word for option, prefix in prefixes.items() for word in (f"--{option}pref", prefix)),
+        *("--destdir", tmp_path / "data"),
+    )
+    fairseq_train(
+        tmp_path / "data",
+        tmp_path / "run",
+        "--arch transformer_wmt_en_de --share-all-embeddings --encoder-layers 2 --decoder-layers 2 "
+        "--encoder-embed-dim 128 --decoder-embed-dim 128 --encoder-ffn-embed-dim 256 --decoder-ffn-embed-dim 256 "
+        "--encoder-attention-heads 4 --decoder-attention-heads 4 --dropout 0.1 --label-smoothing 0.1 "
+        "--task gift_translation --criterion gift_standard --max-tokens 1024 --lr 3e-3 --lr-scheduler inverse_sqrt "
+        f"--warmup-updates 100 --max-update {LEARN_UPDATES} --disable-validation --log-interval 50",
+    )
+    arguments = [tmp_path / "data", "--user-dir", ROOT / "gift_fairseq", "--task", "gift_translation", "--cpu"]
+    arguments += ["--path", tmp_path / "run" / "checkpoint_last.pt", "--beam", "1", "--max-tokens", "4000"]
+    arguments += ["--bpe", "sentencepiece", "--sentencepiece-model", tmp_path / "subwords.model"]
+    run_tool(generate, *arguments, "--results-path", tmp_path / "out")
+    hypotheses = scores.read_hypotheses(tmp_path / "out" / "generate-test.txt")
+    references = (text / "test.de").read_text().splitlines()
+    assert scores.bleu(hypotheses, references)["bleu"] > LEARN_BLEU
+
+
+def test_scores_by_hand(tmp_path):
+    """Hypotheses in the order of the test set, the best of each, on detokenized text; a missing one is told."""
+    path = tmp_path / "out.txt"
+    path.write_text("D-1\t-0.1\tDas ist gut.\nD-1\t-0.9\tanders\nH-0\t-1\t▁wrong\nD-0\t-0.5\tEin Haus steht dort.\n")
+    assert scores.read_hypotheses(path) == ["Ein Haus steht dort.", "Das ist gut."]
+    score = scores.bleu(["Ein Haus steht dort.", "Das ist gut."], ["Ein Haus steht dort.", "Das ist gut."])
+    assert score["bleu"] == pytest.approx(100) and "tok:13a" in score["signature"]
+    path.write_text("D-1\t-0.1\tDas ist gut.\n")
+    with pytest.raises(UserError, match="lacks sentences"):
+        scores.read_hypotheses(path)
+    with pytest.raises(UserError, match="1 hypotheses, but 2 references"):
+        scores.bleu(["a"], ["a", "b"])
+
+
+def test_table_by_hand(tmp_path):
+    """Seconds an epoch and average memory are weighted by updates; the last line of an epoch counts."""
+    run = tmp_path / "baseline"
+    run.mkdir()
+    (run / "scores.json").write_text('{"test.beam": {"bleu": 12.34, "signature": "s", "sentences": 1}}')
+    epoch = '{{"epoch": {}, "train_loss": "1", "train_num_updates": "{}", "train_train_wall": "{}", '
+    epoch += '"train_mem_mib": "{}", "train_peak_mem_mib": "{}"}}\n'
+    lines = [(1, 100, 999, 1, 1), (1, 100, 50, 200, 300), (2, 150, 40, 500, 290)]
+    (run / "train.log").write_text("other\n" + "".join(epoch.format(*line) for line in lines))
+    row = table.read_run(run)
+    assert (row["updates"], row["epoch_seconds"]) == (150, 60.0)
+    assert (row["average_memory_mib"], row["maximum_memory_mib"]) == (300.0, 300.0)
+    assert "| baseline | 12.3 | 150 | 60 | 300 | 300 |" in table.markdown([row])
