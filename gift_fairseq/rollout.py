@@ -17,8 +17,8 @@ from gift_fairseq.prefixes import choose
 def choosing(decoder: nn.Module, device: torch.device) -> Iterator[None]:
     """No gradient and no dropout in the decoder; afterwards training flags, random stream and autocast are as before.
 
-    Autocast keeps the half-precision copies of weights that it made. Older torch uses those made here, without gradient,
-    again in the training pass, which then passes none to the weights: the cache is off inside.
+    Autocast keeps the half-precision copies of weights that it made. Older torch uses those made here, without
+    gradient, again in the training pass, which then passes none to the weights: the cache is off inside.
     The random stream is kept because fairseq's layer-drop draws from it in evaluation mode too.
     """
     training = [module for module in decoder.modules() if module.training]

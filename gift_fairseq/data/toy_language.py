@@ -172,9 +172,7 @@ def _sentences(draw: Draw, shapes: Shapes, least: int, most: int, size: int, opt
             seen_en.add(pair[0])
             seen_de.add(pair[1])
     if len(pairs) < size:
-        raise UserError(
-            f"{options} is too much: {tries} tries gave {len(pairs)} distinct sentences, so ask for less"
-        )
+        raise UserError(f"{options} is too much: {tries} tries gave {len(pairs)} distinct sentences, so ask for less")
     return pairs
 
 
@@ -208,9 +206,7 @@ def generate(seed: int = 1, sizes: Mapping[str, int] | None = None) -> dict[str,
     for split in order:
         splits[split], pairs = pairs[: sizes[split]], pairs[sizes[split] :]
     size = sizes["test_long"]
-    splits["test_long"] = _sentences(
-        Draw(2 * seed + 1), LONG, LONGEST + 1, LONGEST_OF_ALL, size, f"--test-long {size}"
-    )
+    splits["test_long"] = _sentences(Draw(2 * seed + 1), LONG, LONGEST + 1, LONGEST_OF_ALL, size, f"--test-long {size}")
     return {split: splits[split] for split in SIZES}
 
 

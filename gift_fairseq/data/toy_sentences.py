@@ -209,9 +209,7 @@ def draw_place(draw: Draw, relation: str, own: str = "") -> Pair:
     """``relation``: where, to or from."""
     phrase_kind = draw.pick("LLH")
     noun = draw.unused(OF_KIND[phrase_kind], lambda option: option.de)
-    det = draw.weighted(
-        {"the": 0.7, "a": 0.15, "this": 0.05, (own or "our"): 0.1 if phrase_kind == "H" else 0}
-    )
+    det = draw.weighted({"the": 0.7, "a": 0.15, "this": 0.05, (own or "our"): 0.1 if phrase_kind == "H" else 0})
     phrase = noun_phrase(det, noun, _draw_adjectives(draw, phrase_kind))
     en, de, case = draw.pick(lexicon.PLACES[noun.en][relation])
     return f"{en} {phrase.en}", prepositional(de, phrase, case)
@@ -254,11 +252,7 @@ def _draw_object(draw: Draw, verb: lexicon.Verb, subject: Phrase, no: bool) -> t
     else:
         phrase = draw_noun_phrase(draw, verb.kinds, subject.own, no)
     particle_last = phrase.light and verb.en_particle
-    english = (
-        words(phrase.en_object, verb.en_particle)
-        if particle_last
-        else words(verb.en_particle, phrase.en_object)
-    )
+    english = words(phrase.en_object, verb.en_particle) if particle_last else words(verb.en_particle, phrase.en_object)
     if "+" in verb.frame:
         preposition, case = verb.frame.split("+")
         return english, "", prepositional(preposition, phrase, case)
@@ -303,9 +297,7 @@ def draw_description(draw: Draw, tense: str, subject: Phrase | None = None, know
     said = (known or subject.en).split()
     adjective = draw.pick([adjective for adjective in SUITING[kind] if not _is_known(adjective, said)])
     en, de = draw.weighted({NONE: 0.4, ("very", "sehr"): 0.3, ("too", "zu"): 0.3})
-    return Clause(
-        subject, be(tense, subject.person), words(en, adjective.en), NONE, "", words(de, adjective.de)
-    )
+    return Clause(subject, be(tense, subject.person), words(en, adjective.en), NONE, "", words(de, adjective.de))
 
 
 TENSES = {"present": 0.34, "past": 0.32, "will": 0.1, "can": 0.06, "must": 0.06, "want": 0.06, "may": 0.02}
@@ -318,9 +310,7 @@ CONDITION_TENSES = {"present": 0.7, "can": 0.1, "want": 0.1, "must": 0.1}
 CONJUNCTIONS = {("because", "weil"): 0.4, ("although", "obwohl"): 0.3, ("if", "wenn"): 0.3}
 
 
-def draw_main(
-    draw: Draw, tense: str = "", told_time: float = 0.45, rich: bool = True, no: bool = True
-) -> Clause:
+def draw_main(draw: Draw, tense: str = "", told_time: float = 0.45, rich: bool = True, no: bool = True) -> Clause:
     tense = tense or draw.weighted(TENSES)
     return draw_clause(draw, tense, draw_subject(draw, rich), told_time, no)
 
@@ -348,9 +338,7 @@ def main_clause(draw: Draw, clause: Clause) -> Pair:
     return english_clause(clause, front), verb_second(clause, front)
 
 
-DONE_TO_THINGS = [
-    verb for verb in lexicon.VERBS if verb.frame == "acc" and "T" in verb.kinds and verb.extra != "state"
-]
+DONE_TO_THINGS = [verb for verb in lexicon.VERBS if verb.frame == "acc" and "T" in verb.kinds and verb.extra != "state"]
 
 
 def draw_referring(draw: Draw) -> tuple[Clause, Clause]:
