@@ -113,6 +113,8 @@ binarize() {
 
 train() { # train NAME FLAGS...: one run of fairseq-train, resumed where it stopped
     local run="$OUT/runs/$1" line
+    # finished, but cut off before the stage was stamped: fairseq would make one update more
+    if grep -qs 'done training' "$run/train.log"; then return; fi
     say "training $1"
     mkdir -p "$run"
     local command=(fairseq-train "$OUT/data" --user-dir "$PROJECT/gift_fairseq" --task gift_translation
