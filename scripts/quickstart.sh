@@ -25,7 +25,7 @@ OUT="${OUT:-$PROJECT/runs/$([ -n "$FAST" ] && echo fast || echo quickstart)}"
 
 bash "$PROJECT/scripts/setup_env.sh"
 
-CORPUS=() SIZES=(--vocab-size 1000 --lr 3e-3 --warmup 200 --updates 900 --finetune-updates 100)
+CORPUS=() SIZES=(--vocab-size 1000 --lr 3e-3 --warmup 150 --updates 600 --finetune-updates 60)
 if [ -n "$FAST" ]; then
     CORPUS=(--train 400 --valid 20 --test 20 --test-long 20)
     SIZES=(--vocab-size 300 --lr 3e-3 --warmup 5 --updates 10 --finetune-updates 3)
