@@ -146,9 +146,11 @@ finetune() { # finetune STRATEGY
 search() { # search NAME CHECKPOINT SEARCH BEAM: translates every test set
     local out="$OUT/runs/$1/generate" number=0 set
     for set in $TESTS; do
+        # batch sizes in multiples of 8, fairseq's default, drop the sentences that remain
         fairseq-generate "$OUT/data" --user-dir "$PROJECT/gift_fairseq" --task gift_translation \
             --source-lang "$SRC" --target-lang "$TGT" --path "$OUT/runs/$1/checkpoints/$2" \
             --gen-subset "test$([ $number = 0 ] || echo $number)" --beam "$4" --max-tokens 4000 \
+            --required-batch-size-multiple 1 \
             --bpe sentencepiece --sentencepiece-model "$OUT/subwords.model" "${DEVICE[@]}" \
             >"$out/$set.$3.partial" 2>"$out/$3.log"
         mv "$out/$set.$3.partial" "$out/$set.$3.txt"

@@ -99,7 +99,7 @@ def binarized(tmp_path_factory):
     """A small corpus, binarized by fairseq-preprocess: the target is the source reversed, in other words."""
     folder = tmp_path_factory.mktemp("corpus with a blank")
     draw = random.Random(4)
-    for split, size in (("train", 60), ("valid", 8), ("test", 8)):
+    for split, size in (("train", 60), ("valid", 11), ("test", 8)):
         lines = [[f"w{draw.randrange(12)}" for _ in range(draw.randrange(2, 9))] for _ in range(size)]
         (folder / f"{split}.en").write_text("".join(" ".join(line) + "\n" for line in lines))
         (folder / f"{split}.de").write_text("".join(" ".join(w.upper() for w in line[::-1]) + "\n" for line in lines))

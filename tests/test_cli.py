@@ -93,6 +93,16 @@ def test_generate_by_beam_and_greedy(binarized, baseline, capsys, task):
     assert len(found[5]) == len(found[1]) == 8
 
 
+def test_no_sentence_is_left_out(binarized, baseline, capsys):
+    """fairseq's default multiple of 8 drops the sentences that remain; the recipes must not."""
+    command = [binarized, "--user-dir", PLUGIN, "--task", "gift_translation", "--path", baseline, "--cpu"]
+    command += "--gen-subset valid --beam 1 --max-tokens 60".split()
+    run_tool(generate, *command, "--required-batch-size-multiple", "1")
+    assert len(hypotheses(capsys.readouterr().out)) == 11
+    recipe = (PLUGIN.parent / "scripts" / "compare.sh").read_text()
+    assert "--required-batch-size-multiple 1" in recipe
+
+
 def test_interactive(binarized, baseline, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("w1 w2 w3\nw4\n"))
     run_tool(
