@@ -152,9 +152,7 @@ def test_the_toy_baseline_learns(tmp_path):
     run_tool(generate, *arguments, "--results-path", tmp_path / "out")
     hypotheses = scores.read_hypotheses(tmp_path / "out" / "generate-test.txt")
     references = (text / "test.de").read_text().splitlines()
-    score = scores.bleu(hypotheses, references)["bleu"]
-    print(f"BLEU {score:.1f}")
-    assert score > LEARN_BLEU
+    assert scores.bleu(hypotheses, references)["bleu"] > LEARN_BLEU  # 52 was seen
 
 
 def test_scores_by_hand(tmp_path):
