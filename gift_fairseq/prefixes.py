@@ -4,9 +4,10 @@
 ``prev_output_tokens``: the start symbol ``</s>`` in column 0 and the target shifted by one behind it.
 """
 
-from typing import Sequence
+from typing import Sequence, Tuple
 
 import torch
+from fairseq.data import Dictionary
 from torch import Tensor
 
 
@@ -32,6 +33,11 @@ def shift(predictions: Tensor) -> Tensor:
 def replace(gold_inputs: Tensor, predictions: Tensor, mask: Tensor) -> Tensor:
     """``gold_inputs`` with the shifted ``predictions`` wherever ``mask`` is True; all (B, T)."""
     return torch.where(mask, shift(predictions), gold_inputs)
+
+
+def forbidden_ids(words: Dictionary) -> Tuple[int, int, int]:
+    """What a decoder never reads as a token of its own: ``<pad>``, ``</s>``, ``<s>``."""
+    return words.pad(), words.eos(), words.bos()
 
 
 def choose(scores: Tensor, forbidden: Sequence[int]) -> Tensor:

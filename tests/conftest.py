@@ -144,7 +144,7 @@ def sentences(lengths, seed=1):
     return [(sentence(source), sentence(target)) for source, target in lengths]
 
 
-def batch(task, pairs, start=0):
+def batch(task, pairs):
     """``pairs`` as fairseq's collater pads them: source on the left, target on the right."""
     sources, targets = zip(*pairs)
     words = task.source_dictionary

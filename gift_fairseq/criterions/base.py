@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -21,7 +22,7 @@ from gift_fairseq.substitution import check_model, decoder_reads
 
 logger = logging.getLogger(__name__)
 
-LN2 = 0.6931471805599453
+LN2 = math.log(2)
 
 
 class GiftCriterion(LabelSmoothedCrossEntropyCriterion):
@@ -38,8 +39,7 @@ class GiftCriterion(LabelSmoothedCrossEntropyCriterion):
         if getattr(task.cfg, "left_pad_target", False):
             raise UserError("--left-pad-target is True, but targets must be padded on the right: leave it False")
         super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
-        words = task.target_dictionary
-        self.forbidden = (words.pad(), words.eos(), words.bos())
+        self.forbidden = prefixes.forbidden_ids(task.target_dictionary)
         self._update_num: Optional[int] = None
         self._said_who_counts = False
 
@@ -186,8 +186,7 @@ class GiftCriterion(LabelSmoothedCrossEntropyCriterion):
         super().reduce_metrics(logging_outputs)
 
         def total(key: str) -> float:
-            value = sum(log.get(key, 0) for log in logging_outputs)
-            return float(value)
+            return float(sum(log.get(key, 0) for log in logging_outputs))
 
         def log_ratio(name: str, part: str, whole: str, scale: float = 1.0) -> None:
             if total(whole) > 0:

@@ -14,7 +14,7 @@ from omegaconf import II
 from gift_fairseq import rollout
 from gift_fairseq.checkpoints import check_checkpoint
 from gift_fairseq.options import UserError
-from gift_fairseq.prefixes import replace, replaceable
+from gift_fairseq.prefixes import forbidden_ids, replace, replaceable
 from gift_fairseq.substitution import check_model, decoder_reads
 
 
@@ -101,13 +101,12 @@ class GiftTranslationTask(TranslationTask):
         return loss, sample_size, log
 
     def _own_inputs(self, decoder, criterion):
-        words = self.target_dictionary
+        padding_idx, forbidden = self.target_dictionary.pad(), forbidden_ids(self.target_dictionary)
         prefix_size = getattr(criterion, "ignore_prefix_size", 0)
-        forbidden = (words.pad(), words.eos(), words.bos())
 
         def choose_inputs(gold_inputs, encoder_out, _extra):
             predictions = rollout.free_running(decoder, gold_inputs, encoder_out, forbidden, prefix_size)
-            return replace(gold_inputs, predictions, replaceable(gold_inputs, words.pad(), prefix_size))
+            return replace(gold_inputs, predictions, replaceable(gold_inputs, padding_idx, prefix_size))
 
         return choose_inputs
 
