@@ -18,3 +18,8 @@ fail() {
 
 # usage FILE: the comment at the head of a recipe is its help
 usage() { sed -n '2,/^$/{ s/^# \{0,1\}//; p; }' "$1"; }
+
+# tool NAME ARGUMENTS...: a program of this project, without what importing fairseq says of packages that nobody needs
+tool() {
+    { python -W ignore -m "gift_fairseq.$1" "${@:2}" 2>&1 >&3 | { grep -v 'install tensorboardX' || true; } >&2; } 3>&1
+}

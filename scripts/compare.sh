@@ -93,11 +93,11 @@ stage() { # stage NAME COMMAND...: once; a stage that failed or was cut off is d
 
 subwords() {
     say "learning $VOCAB_SIZE joint subwords"
-    python -m gift_fairseq.data.subwords learn --vocab-size "$VOCAB_SIZE" --model "$OUT/subwords" \
+    tool data.subwords learn --vocab-size "$VOCAB_SIZE" --model "$OUT/subwords" \
         "$TEXT/train.$SRC" "$TEXT/train.$TGT"
     local files=() set
     for set in train valid $TESTS; do files+=("$TEXT/$set.$SRC" "$TEXT/$set.$TGT"); done
-    python -m gift_fairseq.data.subwords encode --model "$OUT/subwords.model" --out "$OUT/pieces" "${files[@]}"
+    tool data.subwords encode --model "$OUT/subwords.model" --out "$OUT/pieces" "${files[@]}"
 }
 
 binarize() {
@@ -123,7 +123,7 @@ train() { # train NAME FLAGS...: one run of fairseq-train, resumed where it stop
         --seed "$SEED" --save-dir "$run/checkpoints" --no-epoch-checkpoints
         --log-format json --log-interval 20 --log-file "$run/train.log" "${DEVICE[@]}" "${@:2}" "${FLAGS[@]}")
     printf '%q ' "${command[@]}" >"$run/command.sh"
-    python -m pip freeze --disable-pip-version-check >"$run/versions.txt" 2>/dev/null
+    cp "$OUT/versions.txt" "$run/versions.txt"
     git -C "$PROJECT" rev-parse HEAD >"$run/commit.txt" 2>/dev/null || rm -f "$run/commit.txt"
     LOG="$run/stderr.log"
     "${command[@]}" 2>"$LOG" | while IFS= read -r line; do
@@ -143,46 +143,37 @@ finetune() { # finetune STRATEGY
         --lr "$FINETUNE_LR" --lr-scheduler fixed --max-update "$FINETUNE_UPDATES"
 }
 
-search() { # search NAME CHECKPOINT SEARCH BEAM: translates every test set
-    local out="$OUT/runs/$1/generate" number=0 set
-    for set in $TESTS; do
+translate() { # every test set with every run; both searches at once, a core each
+    say "translating"
+    local checkpoints=("$OUT/runs/baseline/checkpoints/checkpoint_best.pt") strategy search started=()
+    for strategy in "${STRATEGIES[@]}"; do checkpoints+=("$OUT/runs/$strategy/checkpoints/checkpoint_last.pt"); done
+    for search in beam greedy; do
         # batch sizes in multiples of 8, fairseq's default, drop the sentences that remain
-        fairseq-generate "$OUT/data" --user-dir "$PROJECT/gift_fairseq" --task gift_translation \
-            --source-lang "$SRC" --target-lang "$TGT" --path "$OUT/runs/$1/checkpoints/$2" \
-            --gen-subset "test$([ $number = 0 ] || echo $number)" --beam "$4" --max-tokens 4000 \
-            --required-batch-size-multiple 1 \
+        OMP_NUM_THREADS=1 python -m gift_fairseq.evaluation.translate "$OUT/data" --tests "$TESTS" --search "$search" \
+            "${checkpoints[@]}" -- --source-lang "$SRC" --target-lang "$TGT" \
+            --max-tokens 4000 --required-batch-size-multiple 1 --max-len-a 2 --max-len-b 20 \
             --bpe sentencepiece --sentencepiece-model "$OUT/subwords.model" "${DEVICE[@]}" \
-            >"$out/$set.$3.partial" 2>"$out/$3.log"
-        mv "$out/$set.$3.partial" "$out/$set.$3.txt"
-        number=$((number + 1))
+            >&2 2>"$OUT/translate-$search.log" &
+        started+=($!)
     done
-}
-
-translate() { # translate NAME CHECKPOINT: both searches at once, a core each
-    say "translating with $1"
-    mkdir -p "$OUT/runs/$1/generate"
-    LOG="$OUT/runs/$1/generate/beam.log"
-    OMP_NUM_THREADS=1 search "$1" "$2" beam 5 &
-    local beam=$!
-    OMP_NUM_THREADS=1 search "$1" "$2" greedy 1 &
-    local greedy=$!
-    wait "$beam"
-    LOG="$OUT/runs/$1/generate/greedy.log"
-    wait "$greedy"
+    LOG="$OUT/translate-beam.log"
+    wait "${started[0]}"
+    LOG="$OUT/translate-greedy.log"
+    wait "${started[1]}"
 }
 
 FLAGS=("$@")
 STRATEGIES=(standard auxiliary recurrent generative)
 
+python -m pip freeze --disable-pip-version-check >"$OUT/versions.txt" 2>/dev/null
 stage subwords subwords
 stage binarize binarize
 stage train-baseline baseline
 for strategy in "${STRATEGIES[@]}"; do stage "train-$strategy" finetune "$strategy"; done
-stage translate-baseline translate baseline checkpoint_best.pt
-for strategy in "${STRATEGIES[@]}"; do stage "translate-$strategy" translate "$strategy" checkpoint_last.pt; done
+stage translate translate
 
 runs=("$OUT/runs/baseline" "${STRATEGIES[@]/#/$OUT/runs/}")
-stage scores python -m gift_fairseq.evaluation.scores --text "$TEXT" --target-lang "$TGT" "${runs[@]}"
-stage table python -m gift_fairseq.report.table --out "$OUT" "${runs[@]}" >/dev/null
+stage scores tool evaluation.scores --text "$TEXT" --target-lang "$TGT" "${runs[@]}"
+stage table tool report.table --out "$OUT" "${runs[@]}" >/dev/null
 cat "$OUT/results.md"
 say "the table is $OUT/results.md, the runs are in $OUT/runs"

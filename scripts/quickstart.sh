@@ -25,14 +25,14 @@ OUT="${OUT:-$PROJECT/runs/$([ -n "$FAST" ] && echo fast || echo quickstart)}"
 
 bash "$PROJECT/scripts/setup_env.sh"
 
-CORPUS=() SIZES=(--vocab-size 1000 --lr 3e-3 --warmup 150 --updates 600 --finetune-updates 60)
+CORPUS=() SIZES=(--vocab-size 1000 --lr 3e-3 --warmup 100 --updates 400 --finetune-updates 60)
 if [ -n "$FAST" ]; then
-    CORPUS=(--train 400 --valid 20 --test 20 --test-long 20)
+    CORPUS=(--train 400 --valid 10 --test 10 --test-long 10)
     SIZES=(--vocab-size 300 --lr 3e-3 --warmup 5 --updates 10 --finetune-updates 3)
 fi
 if [ ! -f "$OUT/text/test_long.de" ]; then
     say "generating the toy language pair"
-    "$VENV/bin/python" -W ignore -m gift_fairseq.data.toy_language --out "$OUT/text" "${CORPUS[@]}"
+    PATH="$VENV/bin:$PATH" tool data.toy_language --out "$OUT/text" "${CORPUS[@]}"
 fi
 exec bash "$PROJECT/scripts/compare.sh" --text "$OUT/text" --out "$OUT" --tests "test test_long" "${SIZES[@]}" \
     --finetune-lr 5e-4 -- \
