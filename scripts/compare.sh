@@ -148,10 +148,11 @@ translate() { # every test set with every run; both searches at once, a core eac
     local checkpoints=("$OUT/runs/baseline/checkpoints/checkpoint_best.pt") strategy search started=()
     for strategy in "${STRATEGIES[@]}"; do checkpoints+=("$OUT/runs/$strategy/checkpoints/checkpoint_last.pt"); done
     for search in beam greedy; do
-        # batch sizes in multiples of 8, fairseq's default, drop the sentences that remain
+        # batch sizes in multiples of 8, fairseq's default, drop the sentences that remain; and its default of one
+        # worker to load data makes every test set wait seconds for that worker's end
         OMP_NUM_THREADS=1 python -m gift_fairseq.evaluation.translate "$OUT/data" --tests "$TESTS" --search "$search" \
             "${checkpoints[@]}" -- --source-lang "$SRC" --target-lang "$TGT" \
-            --max-tokens 4000 --required-batch-size-multiple 1 --max-len-a 2 --max-len-b 20 \
+            --max-tokens 4000 --required-batch-size-multiple 1 --num-workers 0 --max-len-a 2 --max-len-b 20 \
             --bpe sentencepiece --sentencepiece-model "$OUT/subwords.model" "${DEVICE[@]}" \
             >&2 2>"$OUT/translate-$search.log" &
         started+=($!)

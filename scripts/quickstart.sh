@@ -25,7 +25,7 @@ OUT="${OUT:-$PROJECT/runs/$([ -n "$FAST" ] && echo fast || echo quickstart)}"
 
 bash "$PROJECT/scripts/setup_env.sh"
 
-CORPUS=() SIZES=(--vocab-size 1000 --lr 3e-3 --warmup 100 --updates 400 --finetune-updates 60)
+CORPUS=() SIZES=(--vocab-size 1000 --lr 3e-3 --warmup 100 --updates 500 --finetune-updates 60)
 if [ -n "$FAST" ]; then
     CORPUS=(--train 400 --valid 10 --test 10 --test-long 10)
     SIZES=(--vocab-size 300 --lr 3e-3 --warmup 5 --updates 10 --finetune-updates 3)
@@ -38,4 +38,4 @@ exec bash "$PROJECT/scripts/compare.sh" --text "$OUT/text" --out "$OUT" --tests 
     --finetune-lr 5e-4 -- \
     --encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 128 --decoder-embed-dim 128 \
     --encoder-ffn-embed-dim 256 --decoder-ffn-embed-dim 256 --encoder-attention-heads 4 --decoder-attention-heads 4 \
-    --dropout 0.1 --max-tokens 2048 "$@"
+    --dropout 0.1 --max-tokens 2048 --num-workers 0 "$@"

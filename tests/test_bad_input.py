@@ -46,11 +46,11 @@ def test_options(binarized, tmp_path, flags, option, value, allowed):
     assert option in message and value in message and allowed in message
 
 
-def test_decoder_only_model(binarized, tmp_path):
-    """(fairseq itself stops at transformer_lm over this task: its options ask for those of language modelling.)"""
-    flags = "--arch lstm_lm --task gift_translation --criterion gift_recurrent"
+@pytest.mark.parametrize("arch", ["lstm_lm", "transformer_lm"])
+def test_decoder_only_model(binarized, tmp_path, arch):
+    flags = f"--arch {arch} --task gift_translation --criterion gift_recurrent"
     message = sentence_of(binarized, tmp_path, flags)
-    assert "--arch is lstm_lm" in message and "encoder-decoder" in message
+    assert f"--arch is {arch}" in message and "encoder-decoder" in message
     with pytest.raises(UserError, match="has not one encoder and one decoder"):  # the criterion's own check
         check_model(FairseqLanguageModel(FairseqDecoder(Dictionary())))
 

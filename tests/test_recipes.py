@@ -10,7 +10,7 @@ from conftest import fairseq_train, run_tool
 from fairseq_cli import generate, preprocess
 
 from gift_fairseq.data import subwords, toy_language
-from gift_fairseq.evaluation import scores
+from gift_fairseq.evaluation import scores, translate
 from gift_fairseq.options import UserError
 from gift_fairseq.report import table
 
@@ -153,6 +153,15 @@ def test_the_toy_baseline_learns(tmp_path):
     hypotheses = scores.read_hypotheses(tmp_path / "out" / "generate-test.txt")
     references = (text / "test.de").read_text().splitlines()
     assert scores.bleu(hypotheses, references)["bleu"] > LEARN_BLEU  # 52 was seen
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [(["--beam", "1", "RUN/checkpoints/a.pt"], "--beam is 1"), (["a.pt"], "CHECKPOINT is a.pt, but must be RUN/")],
+)
+def test_bad_options_of_translate(arguments, sentence):
+    with pytest.raises(UserError, match=sentence):
+        translate.main(["data", *arguments])
 
 
 def test_scores_by_hand(tmp_path):

@@ -32,6 +32,9 @@ class GiftTranslationConfig(TranslationConfig):
     path: Optional[str] = II("common_eval.path")
     restore_file: str = II("checkpoint.restore_file")
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
+    # a language model's options ask them of their task; without, fairseq would stop before build_model can say why
+    tokens_per_sample: Optional[int] = II("dataset.max_tokens")
+    add_bos_token: bool = II("task.eval_free_running")
 
 
 @register_task("gift_translation", dataclass=GiftTranslationConfig)
