@@ -1,11 +1,29 @@
-"""Files written whole: a temporary name beside the final one, then a rename."""
+"""Files written whole: temporary ones beside the final ones, then a rename."""
 
+import contextlib
 import os
+from typing import Iterator, Sequence, TextIO
+
+
+@contextlib.contextmanager
+def written_whole(*paths: str) -> Iterator[Sequence[TextIO]]:
+    """UTF-8 files to write, one for each of ``paths``; all appear there when the block ends, none if it fails.
+
+    Whoever reads one finds the old file or the new one, never a part.
+    """
+    partials = [f"{path}.partial" for path in paths]
+    try:
+        with contextlib.ExitStack() as stack:
+            yield [stack.enter_context(open(partial, "w", encoding="utf-8", newline="\n")) for partial in partials]
+        for partial, path in zip(partials, paths):
+            os.replace(partial, path)
+    finally:
+        for partial in partials:
+            if os.path.isfile(partial):  # left only where something went wrong
+                os.remove(partial)
 
 
 def write_whole(path: str, text: str) -> None:
-    """``text`` as the UTF-8 file ``path``; whoever reads it finds the old file or the new one, never a part."""
-    partial = f"{path}.partial"
-    with open(partial, "w", encoding="utf-8", newline="\n") as out:
+    """``text`` as the file ``path``."""
+    with written_whole(path) as (out,):
         out.write(text)
-    os.replace(partial, path)

@@ -123,7 +123,7 @@ train() { # train NAME FLAGS...: one run of fairseq-train, resumed where it stop
         --seed "$SEED" --save-dir "$run/checkpoints" --no-epoch-checkpoints
         --log-format json --log-interval 20 --log-file "$run/train.log" "${DEVICE[@]}" "${@:2}" "${FLAGS[@]}")
     printf '%q ' "${command[@]}" >"$run/command.sh"
-    cp "$OUT/versions.txt" "$run/versions.txt"
+    python -m pip freeze --disable-pip-version-check >"$run/versions.txt" 2>/dev/null
     git -C "$PROJECT" rev-parse HEAD >"$run/commit.txt" 2>/dev/null || rm -f "$run/commit.txt"
     LOG="$run/stderr.log"
     "${command[@]}" 2>"$LOG" | while IFS= read -r line; do
@@ -166,7 +166,6 @@ translate() { # every test set with every run; both searches at once, a core eac
 FLAGS=("$@")
 STRATEGIES=(standard auxiliary recurrent generative)
 
-python -m pip freeze --disable-pip-version-check >"$OUT/versions.txt" 2>/dev/null
 stage subwords subwords
 stage binarize binarize
 stage train-baseline baseline

@@ -9,6 +9,7 @@ import os
 
 import sentencepiece
 
+from gift_fairseq.files import written_whole
 from gift_fairseq.options import UserError, check_at_least
 
 
@@ -41,13 +42,9 @@ def encode(files, model: str, out_dir: str) -> None:
     os.makedirs(out_dir, exist_ok=True)
     for file in files:
         path = os.path.join(out_dir, os.path.basename(file))
-        with (
-            open(file, encoding="utf-8", newline="\n") as lines,
-            open(f"{path}.partial", "w", encoding="utf-8", newline="\n") as out,
-        ):
+        with open(file, encoding="utf-8", newline="\n") as lines, written_whole(path) as (out,):
             for line in lines:
                 out.write(" ".join(processor.encode(line.rstrip("\n"), out_type=str)) + "\n")
-        os.replace(f"{path}.partial", path)
 
 
 def main(args=None) -> None:

@@ -25,6 +25,7 @@ from gift_fairseq.data.toy_sentences import (
     draw_tenses,
     main_clause,
 )
+from gift_fairseq.files import written_whole
 from gift_fairseq.options import UserError, check_at_least
 
 Shapes = dict[Callable[[Draw], Pair], float]  # with the weight of each
@@ -223,23 +224,12 @@ def write(out_dir: str, seed: int = 1, sizes: Mapping[str, int] | None = None) -
     }
     try:
         os.makedirs(out_dir, exist_ok=True)
-        _write_all(texts)
+        with written_whole(*texts) as files:
+            for out, text in zip(files, texts.values()):
+                out.write(text)
     except OSError as error:
         raise UserError(f"--out is {out_dir}, but must be a folder to write into: {error.strerror}") from None
     return splits
-
-
-def _write_all(texts: dict[str, str]) -> None:
-    try:
-        for path, text in texts.items():
-            with open(f"{path}.partial", "w", encoding="utf-8", newline="\n") as out:
-                out.write(text)
-        for path in texts:
-            os.replace(f"{path}.partial", path)
-    finally:
-        for path in texts:
-            if os.path.isfile(f"{path}.partial"):  # left only where something went wrong
-                os.remove(f"{path}.partial")
 
 
 def _whole_number(option: str, allowed: str) -> Callable[[str], int]:
