@@ -1,5 +1,7 @@
 """Checks of what the user gave. A user's mistake ends in one sentence, without a traceback."""
 
+from typing import Collection
+
 
 class UserError(SystemExit):
     """A mistake the user can mend: Python prints the sentence to stderr and exits with status 1.
@@ -23,4 +25,11 @@ def check_at_least(option: str, value: int, least: int) -> int:
     """``value`` if it is not below ``least``; otherwise :class:`UserError`."""
     if value < least:
         raise UserError(f"{option} is {value}, but must be {least} or more")
+    return value
+
+
+def check_choice(option: str, value: str, allowed: Collection[str]) -> str:
+    """``value`` if it is one of ``allowed``; otherwise :class:`UserError`."""
+    if value not in allowed:
+        raise UserError(f"{option} is {value}, but must be one of {', '.join(allowed)}")
     return value

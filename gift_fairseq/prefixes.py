@@ -45,5 +45,6 @@ def choose(scores: Tensor, forbidden: Sequence[int]) -> Tensor:
 
     The mask is minus infinity, which every floating type has, and comes before the argmax.
     """
-    scores[..., list(forbidden)] = float("-inf")
+    for token in forbidden:  # a fill each: indexing with a list would copy it to the device every time
+        scores[..., token] = float("-inf")
     return scores.argmax(dim=-1)

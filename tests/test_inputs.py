@@ -109,7 +109,7 @@ def test_layer_drop_takes_nothing_from_the_random_stream(build):
     inputs = sample["net_input"]["prev_output_tokens"]
     encoder_out = built.model.encoder(sample["net_input"]["src_tokens"], sample["net_input"]["src_lengths"])
     before = torch.random.get_rng_state()
-    rollout.free_running(built.model.decoder, inputs, encoder_out, built.criterion.forbidden)
+    rollout.free_running(built.model.decoder, inputs, encoder_out, built.criterion.forbidden, PAD)
     rollout.teacher_forced(built.model.decoder, inputs, encoder_out, built.criterion.forbidden)
     assert torch.equal(torch.random.get_rng_state(), before)
 

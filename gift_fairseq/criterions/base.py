@@ -3,12 +3,13 @@
 import contextlib
 import logging
 import math
-import time
+from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 from fairseq.criterions.label_smoothed_cross_entropy import (
     LabelSmoothedCrossEntropyCriterion,
+    LabelSmoothedCrossEntropyCriterionConfig,
     label_smoothed_nll_loss,
 )
 from fairseq.distributed import utils as distributed_utils
@@ -16,13 +17,27 @@ from fairseq.logging import metrics
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gift_fairseq import memory, prefixes
+from gift_fairseq import memory, prefixes, rollout
+from gift_fairseq.clock import now
 from gift_fairseq.options import UserError, check_at_least, check_ratio
 from gift_fairseq.substitution import check_model, decoder_reads
 
 logger = logging.getLogger(__name__)
 
 LN2 = math.log(2)
+
+
+@dataclass
+class RolloutConfig(LabelSmoothedCrossEntropyCriterionConfig):
+    """Options of the strategies that choose tokens."""
+
+    rollout_dtype: str = field(
+        default="model",
+        metadata={
+            "help": "floating-point type of the arithmetic that chooses tokens (not of the pass that is trained on): "
+            f"{', '.join(rollout.DTYPES)}; default: model, the type in which the model trains"
+        },
+    )
 
 
 class GiftCriterion(LabelSmoothedCrossEntropyCriterion):
@@ -125,9 +140,9 @@ class GiftCriterion(LabelSmoothedCrossEntropyCriterion):
         decoder, target = model.decoder, sample["target"]
 
         def choose_inputs(gold_inputs: Tensor, encoder_out: Any, extra: Dict[str, Any]) -> Tensor:
-            start = _now(gold_inputs.device)
+            start = now(gold_inputs.device)
             inputs = self.decoder_inputs(decoder, gold_inputs, encoder_out, extra, target, log)
-            log["rollout_seconds"] = _now(gold_inputs.device) - start
+            log["rollout_seconds"] = now(gold_inputs.device) - start
             return inputs
 
         return decoder_reads(decoder, choose_inputs)
@@ -224,10 +239,3 @@ def _log_peak_of_epoch(peak: float) -> None:
     if meter is not None and meter.val is not None:
         peak = max(peak, meter.val)
     metrics.log_scalar("peak_mem_mib", peak, weight=0, round=3)
-
-
-def _now(device: torch.device) -> float:
-    """Seconds, when the work queued on ``device`` is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

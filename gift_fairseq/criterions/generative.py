@@ -3,17 +3,16 @@
 from dataclasses import dataclass, field
 
 from fairseq.criterions import register_criterion
-from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterionConfig
 from torch import Tensor
 
 from gift_fairseq import prefixes, rollout
-from gift_fairseq.criterions.base import GiftCriterion
+from gift_fairseq.criterions.base import GiftCriterion, RolloutConfig
 from gift_fairseq.options import check_ratio
 from gift_fairseq.schedules import falls_on_update
 
 
 @dataclass
-class GenerativeConfig(LabelSmoothedCrossEntropyCriterionConfig):
+class GenerativeConfig(RolloutConfig):
     generate_ratio: float = field(
         default=0.1,
         metadata={
@@ -40,14 +39,24 @@ class GenerativeCriterion(GiftCriterion):
         ignore_prefix_size=0,
         report_accuracy=False,
         generate_ratio=0.1,
+        rollout_dtype="model",
     ):
         super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
         self.generate_ratio = check_ratio("--generate-ratio", generate_ratio)
+        self.rollout_dtype = rollout.dtype_named(rollout_dtype)
 
     def reads_gold(self) -> bool:
         return not falls_on_update(self.update_num(), self.generate_ratio)
 
     def decoder_inputs(self, decoder, gold_inputs, encoder_out, extra, target, log) -> Tensor:
-        predictions = rollout.free_running(decoder, gold_inputs, encoder_out, self.forbidden, self.ignore_prefix_size)
+        predictions = rollout.free_running(
+            decoder,
+            gold_inputs,
+            encoder_out,
+            self.forbidden,
+            self.padding_idx,
+            self.ignore_prefix_size,
+            self.rollout_dtype,
+        )
         mask = prefixes.replaceable(gold_inputs, self.padding_idx, self.ignore_prefix_size)
         return self.replace_inputs(gold_inputs, predictions, mask, log)

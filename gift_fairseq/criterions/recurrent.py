@@ -4,16 +4,15 @@ from dataclasses import dataclass, field
 
 import torch
 from fairseq.criterions import register_criterion
-from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterionConfig
 from torch import Tensor
 
 from gift_fairseq import prefixes, rollout
-from gift_fairseq.criterions.base import GiftCriterion
+from gift_fairseq.criterions.base import GiftCriterion, RolloutConfig
 from gift_fairseq.options import check_at_least, check_ratio
 
 
 @dataclass
-class RecurrentConfig(LabelSmoothedCrossEntropyCriterionConfig):
+class RecurrentConfig(RolloutConfig):
     gold_ratio: float = field(
         default=0.0,
         metadata={
@@ -51,10 +50,12 @@ class RecurrentCriterion(GiftCriterion):
         report_accuracy=False,
         gold_ratio=0.0,
         passes=1,
+        rollout_dtype="model",
     ):
         super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
         self.gold_ratio = check_ratio("--gold-ratio", gold_ratio)
         self.passes = check_at_least("--passes", passes, 1)
+        self.rollout_dtype = rollout.dtype_named(rollout_dtype)
 
     def reads_gold(self) -> bool:
         return self.gold_ratio == 1
@@ -71,6 +72,7 @@ class RecurrentCriterion(GiftCriterion):
                 encoder_out,
                 self.forbidden,
                 look=(lambda scores: self.log_gold_nll(scores, target, log)) if number == 0 else None,
+                dtype=self.rollout_dtype,
                 **extra,
             )
             inputs = self.replace_inputs(gold_inputs, predictions, mask, log)

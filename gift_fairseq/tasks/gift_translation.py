@@ -108,7 +108,7 @@ class GiftTranslationTask(TranslationTask):
         prefix_size = getattr(criterion, "ignore_prefix_size", 0)
 
         def choose_inputs(gold_inputs, encoder_out, _extra):
-            predictions = rollout.free_running(decoder, gold_inputs, encoder_out, forbidden, prefix_size)
+            predictions = rollout.free_running(decoder, gold_inputs, encoder_out, forbidden, padding_idx, prefix_size)
             return replace(gold_inputs, predictions, replaceable(gold_inputs, padding_idx, prefix_size))
 
         return choose_inputs

@@ -1,0 +1,260 @@
+"""The rollout engine: fairseq's Transformer decoder, one position at a time, at the cost of its arithmetic.
+
+How it works. ``encoder_out`` is projected once to the keys and values of every cross-attention. The keys and values
+of self-attention go into buffers that are allocated once for the whole rollout; no step concatenates or copies what
+earlier steps left there. Rows are sorted by length, so the sentences that still go on are the first ``n`` rows of every
+buffer: a finished one costs nothing. Queries, keys and values come from one matrix product with their three weights on
+top of each other. Only the running position meets the output projection, and no attention weights are kept.
+
+Where the time goes. A step multiplies ``n`` rows with every weight of the decoder: with one parallel pass it shares the
+number of multiplications and differs in that each of the T steps reads all weights again (W bytes, T W in all, where
+the parallel pass reads W). With n rows there are 2 n operations to a weight: with 4-byte weights n / 2 to a byte, above
+some tens of rows enough to keep the arithmetic busy. Below, and on a GPU, a step costs the traffic of the weights and
+caches and its launches (about 14 a layer).
+"""
+
+from typing import Any, Callable, Iterator, NamedTuple, Optional, Tuple
+
+import torch
+from fairseq.models.transformer import TransformerDecoder, TransformerDecoderBase
+from fairseq.modules import MultiheadAttention
+from fairseq.modules.transformer_layer import TransformerDecoderLayer, TransformerDecoderLayerBase
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def not_supported(decoder: nn.Module) -> Optional[str]:
+    """Why the engine cannot run ``decoder``; None if it can.
+
+    The engine reads the decoder's weights and does its own arithmetic, so whatever is not exactly fairseq's class (a
+    subclass may compute something else, an adapter may sit in place of a linear layer) is not for it.
+    """
+    return next(_reasons_against(decoder), None)
+
+
+def _reasons_against(decoder: nn.Module) -> Iterator[str]:
+    if type(decoder) not in (TransformerDecoder, TransformerDecoderBase):
+        yield f"is a {type(decoder).__name__}"
+        return
+    if decoder.adaptive_softmax is not None:
+        yield "has an adaptive softmax"
+    if decoder.cross_self_attention:
+        yield "attends to source and target at once"
+    if decoder.quant_noise is not None:
+        yield "has quantization noise"
+    if len(decoder.layers) == 0:
+        yield "has no layers"
+    linears = [decoder.project_in_dim, decoder.project_out_dim, decoder.output_projection]
+    for layer in decoder.layers:
+        if type(layer) not in (TransformerDecoderLayer, TransformerDecoderLayerBase):
+            yield f"has a layer of class {type(layer).__name__}"
+            return
+        if any(part is not None for part in (layer.c_attn, layer.attn_ln, layer.ffn_layernorm, layer.w_resid)):
+            yield "scales parts of its layers"
+        linears += [layer.fc1, layer.fc2]
+        for attention in (layer.self_attn, layer.encoder_attn):
+            if attention is None:
+                yield "does not attend to the source"
+                return
+            if type(attention) is not MultiheadAttention:
+                yield f"has an attention of class {type(attention).__name__}"
+                return
+            if attention.use_xformers or attention.bias_k is not None or attention.add_zero_attn:
+                yield "has an attention with parts of its own"
+            linears += [attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj]
+    for linear in linears:
+        if linear is not None and type(linear) is not nn.Linear:
+            yield f"has a {type(linear).__name__} in place of a linear layer"
+
+
+class _Linear(NamedTuple):
+    weight: Tensor
+    bias: Optional[Tensor]
+
+
+class _Norm(NamedTuple):
+    shape: Tuple[int, ...]
+    weight: Optional[Tensor]
+    bias: Optional[Tensor]
+    eps: float
+
+
+class _Layer(NamedTuple):
+    """The weights of one decoder layer as the engine reads them."""
+
+    self_norm: _Norm
+    self_qkv: _Linear
+    self_out: _Linear
+    cross_norm: _Norm
+    cross_q: _Linear
+    cross_kv: _Linear
+    cross_out: _Linear
+    final_norm: _Norm
+    fc1: _Linear
+    fc2: _Linear
+    heads: int
+    activation: Callable[[Tensor], Tensor]
+    pre_norm: bool
+
+
+class _Reader:
+    """Reads weights in one ``dtype``, without gradient; parts that a decoder does not have stay None."""
+
+    def __init__(self, dtype: torch.dtype):
+        self.dtype = dtype
+
+    def __call__(self, weight: Optional[Tensor]) -> Optional[Tensor]:
+        return None if weight is None else weight.detach().to(self.dtype)
+
+    def linear(self, module: Optional[nn.Linear]) -> Optional[_Linear]:
+        return None if module is None else _Linear(self(module.weight), self(module.bias))
+
+    def stacked(self, *modules: nn.Linear) -> _Linear:
+        """One linear layer whose output is that of ``modules`` side by side."""
+        weights, biases = zip(*(self.linear(module) for module in modules))
+        return _Linear(torch.cat(weights), None if biases[0] is None else torch.cat(biases))
+
+    def norm(self, module: Optional[nn.Module]) -> Optional[_Norm]:
+        if module is None:
+            return None
+        return _Norm(tuple(module.normalized_shape), self(module.weight), self(module.bias), module.eps)
+
+    def layer(self, layer: TransformerDecoderLayerBase) -> _Layer:
+        own, cross = layer.self_attn, layer.encoder_attn
+        return _Layer(
+            self_norm=self.norm(layer.self_attn_layer_norm),
+            self_qkv=self.stacked(own.q_proj, own.k_proj, own.v_proj),
+            self_out=self.linear(own.out_proj),
+            cross_norm=self.norm(layer.encoder_attn_layer_norm),
+            cross_q=self.linear(cross.q_proj),
+            cross_kv=self.stacked(cross.k_proj, cross.v_proj),
+            cross_out=self.linear(cross.out_proj),
+            final_norm=self.norm(layer.final_layer_norm),
+            fc1=self.linear(layer.fc1),
+            fc2=self.linear(layer.fc2),
+            heads=own.num_heads,
+            activation=layer.activation_fn,
+            pre_norm=layer.normalize_before,
+        )
+
+
+FEW_ROWS = 64  # from here on MKL multiplies as fast with the weight on the right as on the left, and then faster
+
+
+def _linear(x: Tensor, linear: _Linear) -> Tensor:
+    """``F.linear`` (n, N) of ``x`` (n, K). For few rows on a CPU the weight is the left factor of the product.
+
+    MKL lays out its right factor anew before it multiplies, and the weight is by far the larger one. With 32 rows, K =
+    512, N = 2,048 and weights that come from memory: 83 GFLOP/s on the right, 124 on the left; with 64 rows 139 and 135.
+    """
+    weight, bias = linear
+    if x.is_cuda or len(x) >= FEW_ROWS:
+        return F.linear(x, weight, bias)
+    x = x.contiguous().t()
+    return (torch.mm(weight, x) if bias is None else torch.addmm(bias.unsqueeze(1), weight, x)).t()
+
+
+def _norm(x: Tensor, norm: Optional[_Norm]) -> Tensor:
+    return x if norm is None else F.layer_norm(x, *norm)
+
+
+def _split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, L, H d) -> (B, H, L, d), a view."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+class TransformerSteps:
+    """One rollout of ``decoder`` for B sentences, at most T positions, over ``encoder_out`` (fairseq's dict).
+
+    ``order`` (B,) says which sentence of ``encoder_out`` is which row: the longest first. The arithmetic is in the
+    model's type, or in autocast's where that is on; weights are read in it once, here. Memory: 2 B (T + S) C numbers a
+    layer (S source positions, C channels), and copies of the weights that are stacked or change their type.
+    """
+
+    retires_rows = True
+
+    def __init__(self, decoder: TransformerDecoderBase, encoder_out: Any, order: Tensor, length: int):
+        device, dtype = order.device.type, decoder.output_projection.weight.dtype
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        read = _Reader(dtype)
+        self.decoder = decoder
+        self.layers = [read.layer(layer) for layer in decoder.layers]
+        self.norm, self.embedding_norm = read.norm(decoder.layer_norm), read.norm(decoder.layernorm_embedding)
+        self.project_in, self.project_out = read.linear(decoder.project_in_dim), read.linear(decoder.project_out_dim)
+        self.project_to_words = read.linear(decoder.output_projection)
+        self.positions = None
+        if decoder.embed_positions is not None:
+            no_padding = order.new_full((1, length), decoder.padding_idx + 1)
+            self.positions = read(decoder.embed_positions(no_padding))[0]
+
+        source = encoder_out["encoder_out"][0].to(dtype).index_select(1, order).transpose(0, 1).contiguous()
+        self.cross_keys_values = [self._keys_values(source, layer) for layer in self.layers]
+        self.source_mask = None
+        if encoder_out["encoder_padding_mask"]:
+            padding = encoder_out["encoder_padding_mask"][0].index_select(0, order)
+            if padding.any():
+                self.source_mask = torch.zeros_like(padding, dtype=dtype).masked_fill_(padding, float("-inf"))
+                self.source_mask = self.source_mask[:, None, None, :]
+        rows, channels = len(order), self.layers[0].self_out.weight.size(0)
+        self.caches = [source.new_empty(2, rows, layer.heads, length, channels // layer.heads) for layer in self.layers]
+
+    @staticmethod
+    def _keys_values(source: Tensor, layer: _Layer) -> Tuple[Tensor, Tensor]:
+        keys, values = F.linear(source, *layer.cross_kv).chunk(2, dim=-1)
+        return tuple(_split_heads(part, layer.heads).contiguous() for part in (keys, values))
+
+    def step(self, prefix: Tensor) -> Tensor:
+        """Logits (n, V) of the token behind ``prefix`` (n, t + 1), whose last column is read now.
+
+        The n rows, the first of B, must have read the columns before in the same order.
+        """
+        tokens, t = prefix[:, -1], prefix.size(1) - 1
+        with torch.autocast(prefix.device.type, enabled=False):
+            return self._step(tokens, t)
+
+    def _step(self, tokens: Tensor, t: int) -> Tensor:
+        x = self.decoder.embed_scale * self.decoder.embed_tokens(tokens)
+        x = x.to(self.caches[0].dtype)
+        if self.project_in is not None:
+            x = _linear(x, self.project_in)
+        if self.positions is not None:
+            x = x + self.positions[t]
+        x = _norm(x, self.embedding_norm)
+        for layer, cache, keys_values in zip(self.layers, self.caches, self.cross_keys_values):
+            x = self._layer(x, t, layer, cache, keys_values)
+        x = _norm(x, self.norm)
+        if self.project_out is not None:
+            x = _linear(x, self.project_out)
+        return _linear(x, self.project_to_words)
+
+    def _layer(self, x: Tensor, t: int, layer: _Layer, cache: Tensor, keys_values: Tuple[Tensor, Tensor]) -> Tensor:
+        n = len(x)
+
+        def before(x: Tensor, norm: _Norm) -> Tensor:
+            return _norm(x, norm) if layer.pre_norm else x
+
+        def after(x: Tensor, norm: _Norm) -> Tensor:
+            return x if layer.pre_norm else _norm(x, norm)
+
+        qkv = _linear(before(x, layer.self_norm), layer.self_qkv).contiguous().view(n, 3, layer.heads, -1)
+        cache[:, :n, :, t] = qkv[:, 1:].transpose(0, 1)
+        attended = attend(qkv[:, 0], cache[0, :n, :, : t + 1], cache[1, :n, :, : t + 1])
+        x = after(x + _linear(attended, layer.self_out), layer.self_norm)
+
+        q = _linear(before(x, layer.cross_norm), layer.cross_q).contiguous().view(n, layer.heads, -1)
+        keys, values = keys_values
+        mask = None if self.source_mask is None else self.source_mask[:n]
+        attended = _linear(attend(q, keys[:n], values[:n], mask), layer.cross_out)
+        x = after(x + attended, layer.cross_norm)
+
+        inner = layer.activation(_linear(before(x, layer.final_norm), layer.fc1))
+        return after(x + _linear(inner, layer.fc2), layer.final_norm)
+
+
+def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+    """Attention (n, H d) of one ``query`` (n, H, d) a row over ``keys`` and ``values`` (n, H, L, d).
+
+    ``mask`` (n, 1, 1, L) is added to what the softmax sees: 0 where a row may look, minus infinity elsewhere.
+    """
+    return F.scaled_dot_product_attention(query.unsqueeze(2), keys, values, attn_mask=mask).flatten(1)
