@@ -145,7 +145,7 @@ def _linear(x: Tensor, linear: _Linear) -> Tensor:
     """``F.linear`` (n, N) of ``x`` (n, K). For few rows on a CPU the weight is the left factor of the product.
 
     MKL lays out its right factor anew before it multiplies, and the weight is by far the larger one. With 32 rows, K =
-    512, N = 2,048 and weights that come from memory: 83 GFLOP/s on the right, 124 on the left; with 64 rows 139 and 135.
+    512, N = 2,048, weights read from memory: 83 GFLOP/s on the right, 124 on the left; with 64 rows 139 and 135.
     """
     weight, bias = linear
     if x.is_cuda or len(x) >= FEW_ROWS:

@@ -1,0 +1,319 @@
+"""What the strategies cost: time and memory of an update, and how rollouts grow, against peers on the same batches.
+
+``python -m gift_fairseq.benchmark`` (``scripts/benchmark.sh``) measures in one process, interleaved: every round runs
+all variants, each round beginning with another one, so that a machine that slows down slows all of them. The model is
+untrained; a rollout to the gold length costs the same whatever the words are. All sentences of a batch have the same
+length, which is the engine's worst case: it computes nothing for sentences that have ended.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import json
+import logging
+import math
+import platform
+import random
+import statistics
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, List
+from unittest import mock
+
+import torch
+from fairseq import options as fairseq_options
+from fairseq import tasks, utils
+from fairseq.data import Dictionary, LanguagePairDataset
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+import gift_fairseq  # noqa: F401  registers the criterions
+import gift_fairseq.tasks.gift_translation  # noqa: F401  registers the task
+from gift_fairseq import memory, prefixes, rollout
+from gift_fairseq.clock import now
+from gift_fairseq.files import write_whole
+from gift_fairseq.options import UserError, check_at_least
+from gift_fairseq.rollout import stepwise
+from gift_fairseq.rollout.incremental import IncrementalSteps
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+STANDARD, EVERY_UPDATE = "standard", "generative, every update"
+STRATEGIES = {
+    "fairseq's label_smoothed_cross_entropy": "label_smoothed_cross_entropy",
+    STANDARD: "gift_standard",
+    "auxiliary": "gift_auxiliary",
+    "recurrent": "gift_recurrent",
+    "recurrent, bf16 rollout": "gift_recurrent --rollout-dtype bf16",
+    EVERY_UPDATE: "gift_generative --generate-ratio 1",
+    "generative, every update, bf16 rollout": "gift_generative --generate-ratio 1 --rollout-dtype bf16",
+}
+INCREMENTAL = "peer: generative over incremental_state"
+UNCACHED = "peer: back-propagation through uncached steps"
+
+
+@dataclass
+class Measured:
+    """One variant: seconds of its calls, MiB at the peak of each, floating-point operations of its matrix products."""
+
+    seconds: List[float] = field(default_factory=list)
+    peaks: List[float] = field(default_factory=list)
+    flops: float = 0.0
+
+    def summary(self) -> Dict[str, float]:
+        median = statistics.median(self.seconds)
+        return {
+            "seconds": median,
+            "spread": (max(self.seconds) - min(self.seconds)) / median,
+            "peak_mib": statistics.median(self.peaks),
+            "gflops": self.flops / median / 1e9,
+        }
+
+
+def measure(variants: Dict[str, Callable[[], Any]], rounds: int, device: torch.device) -> Dict[str, Dict[str, float]]:
+    """Every variant over ``rounds`` interleaved calls, after one that warms up and counts its operations."""
+    measured = {name: Measured() for name in variants}
+    names = list(variants)
+    for name, call in variants.items():
+        with FlopCounterMode(display=False) as counter:
+            call()
+        measured[name].flops = counter.get_total_flops()
+    for number in tqdm(range(rounds), disable=None, leave=False):
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            _give_back_free_memory()
+            memory.take_peak()
+            start = now(device)
+            variants[name]()
+            measured[name].seconds.append(now(device) - start)
+            measured[name].peaks.append(memory.take_peak())
+    return {name: result.summary() for name, result in measured.items()}
+
+
+def _give_back_free_memory() -> None:
+    """What the last variant freed must not count as held by the next one; glibc keeps it otherwise."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+class Bench:
+    """A model of ``arch`` with a vocabulary of ``vocabulary`` words, its task, and batches for it."""
+
+    def __init__(self, arch: str, vocabulary: int, device: torch.device, dtype: torch.dtype, flags: List[str]):
+        self.device = device
+        words = Dictionary()
+        for number in range(vocabulary - len(words)):
+            words.add_symbol(f"w{number}")
+        with tempfile.TemporaryDirectory() as folder:
+            for language in ("en", "de"):
+                words.save(f"{folder}/dict.{language}.txt")
+            self.arguments = [folder, *f"--task gift_translation -s en -t de --arch {arch}".split(), *flags]
+            config = self._config("label_smoothed_cross_entropy")
+            self.task = tasks.setup_task(config.task)
+        torch.manual_seed(1)
+        self.model = self.task.build_model(config.model).to(device=device, dtype=dtype).train()
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.0)  # all its work, and always the same model
+
+    def _config(self, criterion: str):
+        arguments = [*self.arguments, "--label-smoothing", "0.1", "--criterion", *criterion.split()]
+        parser = fairseq_options.get_training_parser()
+        return convert_namespace_to_omegaconf(fairseq_options.parse_args_and_arch(parser, arguments))
+
+    def criterion(self, flags: str) -> nn.Module:
+        """The criterion of ``flags``, its name first."""
+        return self.task.build_criterion(self._config(flags).criterion).train()
+
+    def batch(self, sentences: int, length: int) -> Dict[str, Any]:
+        """``sentences`` pairs of random words, source and target of ``length`` tokens, as fairseq collates them."""
+        draw, words = random.Random(1), self.task.target_dictionary
+
+        def sentence() -> Tensor:
+            tokens = [draw.randrange(words.nspecial, len(words)) for _ in range(length - 1)]
+            return torch.tensor([*tokens, words.eos()])
+
+        sources, targets = ([sentence() for _ in range(sentences)] for _ in range(2))
+        sizes = [length] * sentences
+        pairs = LanguagePairDataset(sources, sizes, words, targets, sizes, words)
+        sample = pairs.collater([pairs[index] for index in range(sentences)])
+        return utils.move_to_cuda(sample) if self.device.type == "cuda" else sample
+
+    def update(self, loss_of: Callable[..., Any], sample: Dict[str, Any]) -> Callable[[], None]:
+        """One update on ``sample``: forward, backward and the optimizer's step."""
+
+        def call() -> None:
+            self.optimizer.zero_grad()
+            loss_of(self.model, sample)[0].backward()
+            self.optimizer.step()
+
+        return call
+
+    def over_incremental_state(self, call: Callable[[], Any]) -> Callable[[], Any]:
+        """``call``, rolling out as fairseq's own decoding steps do."""
+
+        def called() -> Any:
+            with mock.patch.dict(stepwise._steps_class, {self.model.decoder: IncrementalSteps}):
+                return call()
+
+        return called
+
+
+def uncached_back_propagation(criterion: nn.Module) -> Callable[..., Any]:
+    """Loss of free-running generation by steps that keep nothing and all carry gradient: a forward of every prefix."""
+
+    def loss_of(model: nn.Module, sample: Dict[str, Any]):
+        net_input, target = sample["net_input"], sample["target"]
+        encoder_out = model.encoder(net_input["src_tokens"], src_lengths=net_input["src_lengths"])
+        inputs, logits = net_input["prev_output_tokens"][:, :1], []
+        for _ in range(target.size(1)):
+            output, _ = model.decoder(inputs, encoder_out=encoder_out)
+            logits.append(output[:, -1:])
+            chosen = prefixes.choose(output[:, -1].detach().clone(), criterion.forbidden)
+            inputs = torch.cat([inputs, chosen.unsqueeze(1)], dim=1)
+        lprobs = model.get_normalized_probs((torch.cat(logits, dim=1), None), log_probs=True)
+        return criterion.plain_loss_terms(lprobs, target, reduce=True)
+
+    return loss_of
+
+
+def measure_updates(bench: Bench, sentences: int, length: int, rounds: int) -> Dict[str, Dict[str, float]]:
+    """Every strategy and the peers, one update on the same batch."""
+    sample = bench.batch(sentences, length)
+    variants = {name: bench.update(bench.criterion(flags), sample) for name, flags in STRATEGIES.items()}
+    variants[INCREMENTAL] = bench.over_incremental_state(variants[EVERY_UPDATE])
+    variants[UNCACHED] = bench.update(uncached_back_propagation(bench.criterion("gift_standard")), sample)
+    return measure(variants, rounds, bench.device)
+
+
+def measure_rollout(bench: Bench, sentences: int, length: int, rounds: int) -> Dict[str, Dict[str, float]]:
+    """Choosing tokens only: one parallel pass, the engine, and fairseq's incremental steps."""
+    net_input = bench.batch(sentences, length)["net_input"]
+    forbidden, padding = prefixes.forbidden_ids(bench.task.target_dictionary), bench.task.target_dictionary.pad()
+    decoder, gold_inputs = bench.model.decoder, net_input["prev_output_tokens"]
+    with torch.no_grad():
+        encoder_out = bench.model.encoder(net_input["src_tokens"], src_lengths=net_input["src_lengths"])
+
+    def free_running() -> Tensor:
+        return rollout.free_running(decoder, gold_inputs, encoder_out, forbidden, padding)
+
+    variants = {
+        "parallel": lambda: rollout.teacher_forced(decoder, gold_inputs, encoder_out, forbidden),
+        "engine": free_running,
+        "incremental": bench.over_incremental_state(free_running),
+    }
+    return measure(variants, rounds, bench.device)
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, size: int = 2048) -> float:
+    """GFLOP/s of the product of two square matrices."""
+    one, other = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    return measure({"": lambda: one @ other}, 7, device)[""]["gflops"]
+
+
+def table_of_updates(measured: Dict[str, Dict[str, float]]) -> str:
+    lines = [
+        "| update | median (s) | spread | x standard | peak memory (MiB) | x standard | GFLOP/s |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    standard = measured[STANDARD]
+    for name, it in measured.items():
+        lines.append(
+            f"| {name} | {it['seconds']:.3f} | {it['spread']:.0%} | {it['seconds'] / standard['seconds']:.2f} "
+            f"| {it['peak_mib']:.0f} | {it['peak_mib'] / standard['peak_mib']:.2f} | {it['gflops']:.0f} |"
+        )
+    generative = measured[EVERY_UPDATE]["seconds"] / standard["seconds"]
+    tenth = 1 + 0.1 * (generative - 1)
+    return "\n".join([*lines, "", f"generative at the default ratio of 0.1 (computed from the above): {tenth:.2f}"])
+
+
+def table_of_rollouts(measured: List[Dict[str, Any]]) -> str:
+    lines = [
+        "| sentences | length | vocabulary | parallel pass (s) | engine (s) | x parallel | incremental_state (s) "
+        "| x parallel | engine GFLOP/s |",
+        "|---:" * 9 + "|",
+    ]
+    for it in measured:
+        parallel, engine, incremental = (it[name]["seconds"] for name in ("parallel", "engine", "incremental"))
+        lines.append(
+            f"| {it['sentences']} | {it['length']} | {it['vocabulary']} | {parallel:.3f} | {engine:.3f} "
+            f"| {engine / parallel:.2f} | {incremental:.3f} | {incremental / parallel:.2f} "
+            f"| {it['engine']['gflops']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def machine(device: torch.device) -> str:
+    """What was measured on, in a line."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
+        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
+    return f"{torch.get_num_threads()} threads, {name}, torch {torch.__version__}"
+
+
+def parse(args=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m gift_fairseq.benchmark",
+        description=__doc__.split("\n")[0],
+        epilog="What follows -- goes to fairseq's model, for example -- --encoder-layers 3.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=device, choices=["cpu", "cuda"])
+    parser.add_argument("--arch", default="transformer_wmt_en_de", help="fairseq's name of the model")
+    parser.add_argument("--dtype", default="fp32", choices=DTYPES, help="of weights and arithmetic")
+    parser.add_argument("--sentences", type=int, default=32, metavar="N", help="of a batch, 1 or more")
+    parser.add_argument("--length", type=int, default=25, metavar="N", help="tokens of a sentence, 2 or more")
+    parser.add_argument("--vocabulary", type=int, default=8000, metavar="N", help="words, 8 or more")
+    parser.add_argument("--rounds", type=int, default=9, metavar="N", help="calls of every variant, 1 or more")
+    for option, default, unit in (
+        ("--lengths", [50, 100, 200], "tokens a sentence"),
+        ("--batches", [8, 128], "sentences"),
+        ("--vocabularies", [32000], "words"),
+    ):
+        help_ = f"rollouts are measured at these sizes too ({unit}); none: nothing behind the option"
+        parser.add_argument(option, type=int, nargs="*", default=default, metavar="N", help=help_)
+    parser.add_argument("--json", metavar="FILE", help="also written here; default: nowhere")
+    parser.add_argument("flags", nargs="*", help=argparse.SUPPRESS)
+    options = parser.parse_args(args)
+    for option, least in (("sentences", 1), ("length", 2), ("vocabulary", 8), ("rounds", 1)):
+        check_at_least(f"--{option}", getattr(options, option), least)
+    for option, least in (("lengths", 2), ("batches", 1), ("vocabularies", 8)):
+        for value in getattr(options, option):
+            check_at_least(f"--{option}", value, least)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device is cuda, but torch sees no CUDA device here")
+    return options
+
+
+def main(args=None) -> None:
+    options = parse(args)
+    device, dtype = torch.device(options.device), DTYPES[options.dtype]
+    logging.disable(logging.INFO)
+    rate = matrix_rate(device, dtype)
+    print(f"{machine(device)}; {options.arch}, {options.dtype}; matrix products: {rate:.0f} GFLOP/s\n", flush=True)
+    bench = Bench(options.arch, options.vocabulary, device, dtype, options.flags)
+    updates = measure_updates(bench, options.sentences, options.length, options.rounds)
+    print(f"{options.sentences} sentences of {options.length} tokens, vocabulary {options.vocabulary}\n")
+    print(table_of_updates(updates) + "\n", flush=True)
+
+    base = {"sentences": options.sentences, "length": options.length, "vocabulary": options.vocabulary}
+    sizes = [base, *({**base, "length": length} for length in options.lengths)]
+    sizes += [{**base, "sentences": sentences} for sentences in options.batches]
+    sizes += [{**base, "vocabulary": vocabulary} for vocabulary in options.vocabularies]
+    rollouts = []
+    for size in sizes:
+        if size["vocabulary"] != len(bench.task.target_dictionary):
+            bench = Bench(options.arch, size["vocabulary"], device, dtype, options.flags)
+        rounds = math.ceil(options.rounds / 2)
+        rollouts.append({**size, **measure_rollout(bench, size["sentences"], size["length"], rounds)})
+    print(table_of_rollouts(rollouts))
+    if options.json:
+        result = {"machine": machine(device), "matrix_gflops": rate, **vars(options)}
+        result.update(updates=updates, rollouts=rollouts)
+        write_whole(options.json, json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
