@@ -1,6 +1,8 @@
 """Free-running generation: the engine and the incremental fallback against the naive loop and fairseq's generator."""
 
 import copy
+import random
+from unittest import mock
 
 import pytest
 import torch
@@ -8,11 +10,13 @@ from conftest import ARCHITECTURES, LENGTHS, TRANSFORMER, batch, sentences
 from fairseq.models.transformer import TransformerDecoder
 from fairseq.models.transformer.transformer_decoder import Linear
 from fairseq.sequence_generator import SequenceGenerator
+from fairseq.utils import move_to_cuda
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gift_fairseq import prefixes, rollout
-from gift_fairseq.rollout import stepwise
+from gift_fairseq.rollout import graphs, stepwise, transformer
+from gift_fairseq.rollout.graphs import GraphedSteps, StaticSteps
 from gift_fairseq.rollout.incremental import IncrementalSteps
 from gift_fairseq.rollout.transformer import TransformerSteps
 
@@ -83,6 +87,62 @@ def test_engine_equals_the_naive_loop(build, options, dtype):
     assert stepwise.steps_for(built.model.decoder) is TransformerSteps
     for seed, lengths in enumerate([LENGTHS, [(3, 9), (8, 9)], [(4, 1), (2, 1)], [(5, 12)]]):
         assert_equals_naive(built, sentences(lengths, seed))
+
+
+@pytest.mark.parametrize("sentences_of_a_batch", [transformer.FEW_ROWS - 1, transformer.FEW_ROWS + 6])
+def test_engine_equals_the_naive_loop_for_many_rows(build, sentences_of_a_batch):
+    """From some number of rows on the engine multiplies the other way around; rows that end take it back below."""
+    draw = random.Random(1)
+    lengths = [(draw.randrange(1, 9), draw.randrange(1, 9)) for _ in range(sentences_of_a_batch)]
+    assert_equals_naive(build(f"{TRANSFORMER} --criterion gift_generative"), sentences(lengths))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("options", SUPPORTED)
+def test_static_steps_equal_the_naive_loop(build, options, dtype, monkeypatch):
+    """What CUDA graphs capture, uncaptured: rollouts of several sizes, in the room that the ones before left behind."""
+    monkeypatch.setattr(graphs, "POSITIONS", 4)
+    monkeypatch.setattr(graphs, "ROWS", 2)
+    built = build(f"{TRANSFORMER} --criterion gift_generative {options}", dtype=dtype)
+    monkeypatch.setitem(stepwise._steps_class, built.model.decoder, StaticSteps)
+    for seed, lengths in enumerate([[(9, 3), (3, 4)], LENGTHS, [(2, 6)], [(12, 11)] * 3, [(3, 9), (8, 9)]]):
+        assert_equals_naive(built, sentences(lengths, seed))
+        with torch.no_grad():  # the room's weights must follow
+            for parameter in built.model.decoder.parameters():
+                parameter.mul_(1.1)
+
+
+def test_static_steps_reach_the_last_learned_position(build):
+    """Rounded up, the room would have positions that the model has not."""
+    built = build(f"{TRANSFORMER} --criterion gift_generative --decoder-learned-pos --max-target-positions 9")
+    decoder = built.model.decoder
+    with mock.patch.dict(stepwise._steps_class, {decoder: StaticSteps}):
+        assert_equals_naive(built, sentences([(3, 9), (5, 4)]))
+
+
+def test_without_capture_the_rollout_goes_on_and_says_so_once(build, monkeypatch, caplog):
+    def fails(*_args):
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(GraphedSteps, "_captured", fails)
+    built = build(f"{TRANSFORMER} --criterion gift_generative")
+    monkeypatch.setitem(stepwise._steps_class, built.model.decoder, GraphedSteps)
+    assert_equals_naive(built, sentences(LENGTHS))
+    assert_equals_naive(built, sentences(LENGTHS))
+    assert [r.message for r in caplog.records if "CUDA" in r.message] == [
+        "rollouts go on without CUDA graphs, which could not be captured: planted"
+    ]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_graphs_equal_the_engine_on_a_gpu(build, dtype):
+    built = build(f"{TRANSFORMER} --criterion gift_generative", dtype=dtype)
+    built.model.cuda()
+    for seed, lengths in enumerate([LENGTHS, [(40, 50), (3, 40)], LENGTHS]):
+        gold_inputs, encoder_out = encoded(built, move_to_cuda(batch(built.task, sentences(lengths, seed))))
+        expected = rolled_out(built.model.decoder, gold_inputs, encoder_out)
+        assert torch.equal(rolled_out(built.model.decoder, gold_inputs, encoder_out, cuda_graphs=True), expected)
 
 
 @pytest.mark.parametrize("ignored", [1, 2, 5, 30])
@@ -168,9 +228,9 @@ def test_logits_of_every_step_equal_the_parallel_pass(build, options, dtype, tol
     order = lengths.argsort(descending=True)
     with torch.no_grad():
         parallel, _ = decoder(gold_inputs, encoder_out=encoder_out)
-        steps = TransformerSteps(decoder, encoder_out, order, gold_inputs.size(1))
+        steps = TransformerSteps(decoder, encoder_out, order, gold_inputs.size(1), FORBIDDEN)
         for t, n in enumerate([4, 4, 4, 3, 3, 2, 2, 2]):
-            step = steps.step(gold_inputs[order[:n], : t + 1])
+            step = steps.logits(gold_inputs[order[:n], : t + 1])
             torch.testing.assert_close(step, parallel[order[:n], t], rtol=tolerance, atol=tolerance)
 
 
@@ -196,13 +256,13 @@ def test_engine_equals_fairseqs_generator_up_to_its_end(build, options, dtype):
 def test_finished_rows_are_not_computed(build, monkeypatch):
     """The rows of all steps add up to the inputs that the decoder has to choose."""
     computed = []
-    step = TransformerSteps.step
+    next_tokens = TransformerSteps.next_tokens
 
     def counted(self, prefix):
         computed.append(len(prefix))
-        return step(self, prefix)
+        return next_tokens(self, prefix)
 
-    monkeypatch.setattr(TransformerSteps, "step", counted)
+    monkeypatch.setattr(TransformerSteps, "next_tokens", counted)
     built = build(f"{TRANSFORMER} --criterion gift_generative")
     rolled_out(built.model.decoder, *encoded(built, batch(built.task, sentences(LENGTHS))))
     assert sum(computed) == sum(target - 1 for _, target in LENGTHS)
@@ -213,7 +273,7 @@ def test_finished_rows_are_not_computed(build, monkeypatch):
 @pytest.mark.parametrize("name, dtype", [("bf16", torch.bfloat16), ("fp16", torch.float16)])
 def test_rollout_dtype_is_that_of_the_choosing_pass_only(build, criterion, name, dtype, monkeypatch):
     seen = []
-    for module in (rollout.parallel, stepwise):
+    for module in (rollout.parallel, transformer):
         choose = module.choose
         monkeypatch.setattr(module, "choose", lambda scores, ids, f=choose: seen.append(scores.dtype) or f(scores, ids))
     flags = f"{TRANSFORMER} --criterion {criterion}"
@@ -238,8 +298,8 @@ def test_low_precision_logits_are_near(build, dtype, tolerance):
     with torch.no_grad():
         parallel, _ = built.model.decoder(gold_inputs, encoder_out=encoder_out)
         with torch.autocast("cpu", dtype=dtype):
-            steps = TransformerSteps(built.model.decoder, encoder_out, order, 5)
+            steps = TransformerSteps(built.model.decoder, encoder_out, order, 5, FORBIDDEN)
             for t in range(5):
-                step = steps.step(gold_inputs[:, : t + 1])
+                step = steps.logits(gold_inputs[:, : t + 1])
                 assert step.dtype == dtype
                 torch.testing.assert_close(step.float(), parallel[:, t], rtol=0, atol=tolerance)

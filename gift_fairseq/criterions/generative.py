@@ -20,6 +20,13 @@ class GenerativeConfig(RolloutConfig):
             "0 (off) to 1 (every update); 0.1 is every tenth; default: 0.1"
         },
     )
+    rollout_cuda_graphs: bool = field(
+        default=False,
+        metadata={
+            "help": "on CUDA, capture the steps of fairseq's Transformer as graphs and replay them; default: off, as "
+            "no GPU has run it yet"
+        },
+    )
 
 
 @register_criterion("gift_generative", dataclass=GenerativeConfig)
@@ -40,10 +47,12 @@ class GenerativeCriterion(GiftCriterion):
         report_accuracy=False,
         generate_ratio=0.1,
         rollout_dtype="model",
+        rollout_cuda_graphs=False,
     ):
         super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
         self.generate_ratio = check_ratio("--generate-ratio", generate_ratio)
         self.rollout_dtype = rollout.dtype_named(rollout_dtype)
+        self.rollout_cuda_graphs = rollout_cuda_graphs
 
     def reads_gold(self) -> bool:
         return not falls_on_update(self.update_num(), self.generate_ratio)
@@ -57,6 +66,7 @@ class GenerativeCriterion(GiftCriterion):
             self.padding_idx,
             self.ignore_prefix_size,
             self.rollout_dtype,
+            self.rollout_cuda_graphs,
         )
         mask = prefixes.replaceable(gold_inputs, self.padding_idx, self.ignore_prefix_size)
         return self.replace_inputs(gold_inputs, predictions, mask, log)

@@ -1,22 +1,26 @@
 """Steps over fairseq's ``incremental_state``: slower, for every autoregressive decoder."""
 
-from typing import Any, Dict
+from typing import Any, Dict, Sequence
 
 from torch import Tensor, nn
 
+from gift_fairseq.prefixes import choose
 from gift_fairseq.rollout.choosing import scores_of
 
 
 class IncrementalSteps:
-    """One rollout of any of fairseq's decoders; see :class:`~gift_fairseq.rollout.transformer.TransformerSteps`."""
+    """One rollout of any of fairseq's decoders; see :class:`~gift_fairseq.rollout.transformer.TransformerSteps`.
+
+    Every row goes on to the end: rows cannot be taken out of every decoder's state.
+    """
 
     retires_rows = False
 
-    def __init__(self, decoder: nn.Module, encoder_out: Any, order: Tensor, length: int):
-        self.decoder, self.encoder_out = decoder, encoder_out
+    def __init__(self, decoder: nn.Module, encoder_out: Any, order: Tensor, length: int, forbidden: Sequence[int]):
+        self.decoder, self.encoder_out, self.forbidden = decoder, encoder_out, forbidden
         self.incremental_state: Dict[str, Any] = {}
 
-    def step(self, prefix: Tensor) -> Tensor:
-        """Scores (B, V) of the token behind ``prefix`` (B, t + 1); all but its last column was read before."""
+    def next_tokens(self, prefix: Tensor) -> Tensor:
+        """The best tokens (B,) behind ``prefix`` (B, t + 1); all but its last column was read before."""
         output = self.decoder.forward(prefix, encoder_out=self.encoder_out, incremental_state=self.incremental_state)
-        return scores_of(self.decoder, output)[:, -1]
+        return choose(scores_of(self.decoder, output)[:, -1], self.forbidden)

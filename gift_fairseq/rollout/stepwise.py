@@ -7,8 +7,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from gift_fairseq.prefixes import choose
-from gift_fairseq.rollout import transformer
+from gift_fairseq.rollout import graphs, transformer
 from gift_fairseq.rollout.choosing import choosing
 from gift_fairseq.rollout.incremental import IncrementalSteps
 
@@ -17,7 +16,7 @@ logger = logging.getLogger(__name__)
 _steps_class: "WeakKeyDictionary[nn.Module, type]" = WeakKeyDictionary()
 
 
-def steps_for(decoder: nn.Module) -> type:
+def steps_for(decoder: nn.Module, cuda_graphs: bool = False) -> type:
     """What goes through the positions of ``decoder``; looked up and logged once for every decoder."""
     if decoder not in _steps_class:
         reason = transformer.not_supported(decoder)
@@ -26,6 +25,8 @@ def steps_for(decoder: nn.Module) -> type:
         else:
             _steps_class[decoder], means = IncrementalSteps, f"fairseq's incremental_state: the decoder {reason}"
         logger.info("free-running generation goes over %s", means)
+    if cuda_graphs and _steps_class[decoder] is transformer.TransformerSteps:
+        return graphs.GraphedSteps
     return _steps_class[decoder]
 
 
@@ -37,16 +38,18 @@ def free_running(
     padding_idx: int,
     ignore_prefix_size: int = 0,
     dtype: Optional[torch.dtype] = None,
+    cuda_graphs: bool = False,
 ) -> Tensor:
     """The decoder's greedy choice (B, T) of each next token when it reads its own, from the start symbol on.
 
     The first ``1 + ignore_prefix_size`` inputs are read from ``gold_inputs`` (B, T), everything behind them is
     generated, to the length of the gold inputs, which end at their padding (on the right). No sentence ends earlier
     (``</s>`` is forbidden), and rows never influence each other. The predictions that no input reads, the last of
-    every row and those behind its end, are 0 or arbitrary. ``dtype`` is that of the arithmetic, None the model's own.
+    every row and those behind its end, are 0 or arbitrary. ``dtype`` is that of the arithmetic, None the model's own;
+    ``cuda_graphs`` replays the engine's steps as graphs, on CUDA.
     """
     with choosing(decoder, gold_inputs.device, dtype):
-        length, steps_class = gold_inputs.size(1), steps_for(decoder)
+        length, steps_class = gold_inputs.size(1), steps_for(decoder, cuda_graphs and gold_inputs.is_cuda)
         lengths = gold_inputs.ne(padding_idx).sum(dim=1)
         if steps_class.retires_rows:
             order = lengths.argsort(descending=True)
@@ -57,11 +60,11 @@ def free_running(
             order, going_on = torch.arange(len(lengths), device=lengths.device), [len(lengths)] * (length - 1)
         inputs = gold_inputs[order]
         predictions = torch.zeros_like(inputs)
-        steps = steps_class(decoder, encoder_out, order, length)
+        steps = steps_class(decoder, encoder_out, order, length, forbidden)
         for t, n in enumerate(going_on):
             if n == 0:  # what is left is padding in every row
                 break
-            predictions[:n, t] = choose(steps.step(inputs[:n, : t + 1]), forbidden)
+            predictions[:n, t] = steps.next_tokens(inputs[:n, : t + 1])
             if t >= ignore_prefix_size:
                 inputs[:n, t + 1] = predictions[:n, t]
         return torch.empty_like(predictions).index_copy_(0, order, predictions)

@@ -13,7 +13,7 @@ some tens of rows enough to keep the arithmetic busy. Below, and on a GPU, a ste
 caches and its launches (about 14 a layer).
 """
 
-from typing import Any, Callable, Iterator, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from fairseq.models.transformer import TransformerDecoder, TransformerDecoderBase
@@ -21,6 +21,8 @@ from fairseq.modules import MultiheadAttention
 from fairseq.modules.transformer_layer import TransformerDecoderLayer, TransformerDecoderLayerBase
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from gift_fairseq.prefixes import choose
 
 
 def not_supported(decoder: nn.Module) -> Optional[str]:
@@ -42,6 +44,8 @@ def _reasons_against(decoder: nn.Module) -> Iterator[str]:
         yield "attends to source and target at once"
     if decoder.quant_noise is not None:
         yield "has quantization noise"
+    if type(decoder.embed_tokens) is not nn.Embedding:
+        yield f"has embeddings of class {type(decoder.embed_tokens).__name__}"
     if len(decoder.layers) == 0:
         yield "has no layers"
     linears = [decoder.project_in_dim, decoder.project_out_dim, decoder.output_projection]
@@ -67,34 +71,52 @@ def _reasons_against(decoder: nn.Module) -> Iterator[str]:
             yield f"has a {type(linear).__name__} in place of a linear layer"
 
 
-class _Linear(NamedTuple):
+class Linear(NamedTuple):
+    """A linear layer: weight (N, K) and bias (N,)."""
+
     weight: Tensor
     bias: Optional[Tensor]
 
 
-class _Norm(NamedTuple):
+class Norm(NamedTuple):
+    """What ``F.layer_norm`` takes behind its input."""
+
     shape: Tuple[int, ...]
     weight: Optional[Tensor]
     bias: Optional[Tensor]
     eps: float
 
 
-class _Layer(NamedTuple):
-    """The weights of one decoder layer as the engine reads them."""
+class Layer(NamedTuple):
+    """One decoder layer."""
 
-    self_norm: _Norm
-    self_qkv: _Linear
-    self_out: _Linear
-    cross_norm: _Norm
-    cross_q: _Linear
-    cross_kv: _Linear
-    cross_out: _Linear
-    final_norm: _Norm
-    fc1: _Linear
-    fc2: _Linear
+    self_norm: Norm
+    self_qkv: Linear
+    self_out: Linear
+    cross_norm: Norm
+    cross_q: Linear
+    cross_kv: Linear
+    cross_out: Linear
+    final_norm: Norm
+    fc1: Linear
+    fc2: Linear
     heads: int
     activation: Callable[[Tensor], Tensor]
     pre_norm: bool
+
+
+class Weights(NamedTuple):
+    """A decoder as the engine reads it; None where it has no such part."""
+
+    embedding: Tensor  # (V, C), in the model's own type
+    embedding_scale: float
+    project_in: Optional[Linear]
+    positions: Optional[Tensor]  # (T, C)
+    embedding_norm: Optional[Norm]
+    layers: Tuple[Layer, ...]
+    norm: Optional[Norm]
+    project_out: Optional[Linear]
+    project_to_words: Linear
 
 
 class _Reader:
@@ -106,22 +128,22 @@ class _Reader:
     def __call__(self, weight: Optional[Tensor]) -> Optional[Tensor]:
         return None if weight is None else weight.detach().to(self.dtype)
 
-    def linear(self, module: Optional[nn.Linear]) -> Optional[_Linear]:
-        return None if module is None else _Linear(self(module.weight), self(module.bias))
+    def linear(self, module: Optional[nn.Linear]) -> Optional[Linear]:
+        return None if module is None else Linear(self(module.weight), self(module.bias))
 
-    def stacked(self, *modules: nn.Linear) -> _Linear:
+    def stacked(self, *modules: nn.Linear) -> Linear:
         """One linear layer whose output is that of ``modules`` side by side."""
         weights, biases = zip(*(self.linear(module) for module in modules))
-        return _Linear(torch.cat(weights), None if biases[0] is None else torch.cat(biases))
+        return Linear(torch.cat(weights), None if biases[0] is None else torch.cat(biases))
 
-    def norm(self, module: Optional[nn.Module]) -> Optional[_Norm]:
+    def norm(self, module: Optional[nn.Module]) -> Optional[Norm]:
         if module is None:
             return None
-        return _Norm(tuple(module.normalized_shape), self(module.weight), self(module.bias), module.eps)
+        return Norm(tuple(module.normalized_shape), self(module.weight), self(module.bias), module.eps)
 
-    def layer(self, layer: TransformerDecoderLayerBase) -> _Layer:
+    def layer(self, layer: TransformerDecoderLayerBase) -> Layer:
         own, cross = layer.self_attn, layer.encoder_attn
-        return _Layer(
+        return Layer(
             self_norm=self.norm(layer.self_attn_layer_norm),
             self_qkv=self.stacked(own.q_proj, own.k_proj, own.v_proj),
             self_out=self.linear(own.out_proj),
@@ -137,11 +159,29 @@ class _Reader:
             pre_norm=layer.normalize_before,
         )
 
+    def decoder(self, decoder: TransformerDecoderBase, length: int) -> Weights:
+        positions = None
+        if decoder.embed_positions is not None:
+            device = decoder.embed_tokens.weight.device
+            no_padding = torch.full((1, length), decoder.padding_idx + 1, device=device)
+            positions = self(decoder.embed_positions(no_padding))[0]
+        return Weights(
+            embedding=decoder.embed_tokens.weight.detach(),
+            embedding_scale=decoder.embed_scale,
+            project_in=self.linear(decoder.project_in_dim),
+            positions=positions,
+            embedding_norm=self.norm(decoder.layernorm_embedding),
+            layers=tuple(self.layer(layer) for layer in decoder.layers),
+            norm=self.norm(decoder.layer_norm),
+            project_out=self.linear(decoder.project_out_dim),
+            project_to_words=self.linear(decoder.output_projection),
+        )
+
 
 FEW_ROWS = 64  # from here on MKL multiplies as fast with the weight on the right as on the left, and then faster
 
 
-def _linear(x: Tensor, linear: _Linear) -> Tensor:
+def _linear(x: Tensor, linear: Linear) -> Tensor:
     """``F.linear`` (n, N) of ``x`` (n, K). For few rows on a CPU the weight is the left factor of the product.
 
     MKL lays out its right factor anew before it multiplies, and the weight is by far the larger one. With 32 rows, K =
@@ -154,13 +194,8 @@ def _linear(x: Tensor, linear: _Linear) -> Tensor:
     return (torch.mm(weight, x) if bias is None else torch.addmm(bias.unsqueeze(1), weight, x)).t()
 
 
-def _norm(x: Tensor, norm: Optional[_Norm]) -> Tensor:
+def _norm(x: Tensor, norm: Optional[Norm]) -> Tensor:
     return x if norm is None else F.layer_norm(x, *norm)
-
-
-def _split_heads(x: Tensor, heads: int) -> Tensor:
-    """(B, L, H d) -> (B, H, L, d), a view."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 class TransformerSteps:
@@ -173,80 +208,90 @@ class TransformerSteps:
 
     retires_rows = True
 
-    def __init__(self, decoder: TransformerDecoderBase, encoder_out: Any, order: Tensor, length: int):
+    def __init__(
+        self, decoder: TransformerDecoderBase, encoder_out: Any, order: Tensor, length: int, forbidden: Sequence[int]
+    ):
         device, dtype = order.device.type, decoder.output_projection.weight.dtype
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
-        read = _Reader(dtype)
-        self.decoder = decoder
-        self.layers = [read.layer(layer) for layer in decoder.layers]
-        self.norm, self.embedding_norm = read.norm(decoder.layer_norm), read.norm(decoder.layernorm_embedding)
-        self.project_in, self.project_out = read.linear(decoder.project_in_dim), read.linear(decoder.project_out_dim)
-        self.project_to_words = read.linear(decoder.output_projection)
-        self.positions = None
-        if decoder.embed_positions is not None:
-            no_padding = order.new_full((1, length), decoder.padding_idx + 1)
-            self.positions = read(decoder.embed_positions(no_padding))[0]
-
-        source = encoder_out["encoder_out"][0].to(dtype).index_select(1, order).transpose(0, 1).contiguous()
-        self.cross_keys_values = [self._keys_values(source, layer) for layer in self.layers]
+        self.forbidden = forbidden
+        with torch.autocast(device, enabled=False):
+            self.weights = _Reader(dtype).decoder(decoder, length)
+            source = encoder_out["encoder_out"][0].to(dtype).index_select(1, order).transpose(0, 1).contiguous()
+            self.cross = [self._keys_values(source, layer) for layer in self.weights.layers]
         self.source_mask = None
         if encoder_out["encoder_padding_mask"]:
             padding = encoder_out["encoder_padding_mask"][0].index_select(0, order)
             if padding.any():
                 self.source_mask = torch.zeros_like(padding, dtype=dtype).masked_fill_(padding, float("-inf"))
                 self.source_mask = self.source_mask[:, None, None, :]
-        rows, channels = len(order), self.layers[0].self_out.weight.size(0)
-        self.caches = [source.new_empty(2, rows, layer.heads, length, channels // layer.heads) for layer in self.layers]
+        self.caches = self._new_caches(len(order), length)
 
     @staticmethod
-    def _keys_values(source: Tensor, layer: _Layer) -> Tuple[Tensor, Tensor]:
-        keys, values = F.linear(source, *layer.cross_kv).chunk(2, dim=-1)
-        return tuple(_split_heads(part, layer.heads).contiguous() for part in (keys, values))
+    def _keys_values(source: Tensor, layer: Layer) -> Tensor:
+        """Keys and values (2, B, H, S, d) of the cross-attention of ``layer`` over ``source`` (B, S, C)."""
+        keys_values = F.linear(source, *layer.cross_kv).unflatten(-1, (2, layer.heads, -1))
+        return keys_values.permute(2, 0, 3, 1, 4).contiguous()
 
-    def step(self, prefix: Tensor) -> Tensor:
-        """Logits (n, V) of the token behind ``prefix`` (n, t + 1), whose last column is read now.
+    def _new_caches(self, rows: int, length: int) -> List[Tensor]:
+        """Room for the keys and values (2, rows, H, length, d) of every self-attention."""
+        return [cross.new_empty(*cross.shape[:1], rows, cross.size(2), length, cross.size(4)) for cross in self.cross]
+
+    def next_tokens(self, prefix: Tensor) -> Tensor:
+        """The best tokens (n,) behind ``prefix`` (n, t + 1), whose last column is read now.
 
         The n rows, the first of B, must have read the columns before in the same order.
         """
-        tokens, t = prefix[:, -1], prefix.size(1) - 1
+        return choose(self.logits(prefix), self.forbidden)
+
+    def logits(self, prefix: Tensor) -> Tensor:
+        """What :meth:`next_tokens` chooses by, (n, V)."""
         with torch.autocast(prefix.device.type, enabled=False):
-            return self._step(tokens, t)
+            return self._forward(prefix[:, -1], prefix.size(1) - 1)
 
-    def _step(self, tokens: Tensor, t: int) -> Tensor:
-        x = self.decoder.embed_scale * self.decoder.embed_tokens(tokens)
-        x = x.to(self.caches[0].dtype)
-        if self.project_in is not None:
-            x = _linear(x, self.project_in)
-        if self.positions is not None:
-            x = x + self.positions[t]
-        x = _norm(x, self.embedding_norm)
-        for layer, cache, keys_values in zip(self.layers, self.caches, self.cross_keys_values):
-            x = self._layer(x, t, layer, cache, keys_values)
-        x = _norm(x, self.norm)
-        if self.project_out is not None:
-            x = _linear(x, self.project_out)
-        return _linear(x, self.project_to_words)
+    def _forward(self, tokens: Tensor, t: int) -> Tensor:
+        weights = self.weights
+        x = weights.embedding_scale * F.embedding(tokens, weights.embedding)
+        x = x.to(weights.project_to_words.weight.dtype)
+        if weights.project_in is not None:
+            x = _linear(x, weights.project_in)
+        if weights.positions is not None:
+            x = x + self._position(t)
+        x = _norm(x, weights.embedding_norm)
+        for layer, cache, cross in zip(weights.layers, self.caches, self.cross):
+            x = self._layer(x, t, layer, cache, cross)
+        x = _norm(x, weights.norm)
+        if weights.project_out is not None:
+            x = _linear(x, weights.project_out)
+        return _linear(x, weights.project_to_words)
 
-    def _layer(self, x: Tensor, t: int, layer: _Layer, cache: Tensor, keys_values: Tuple[Tensor, Tensor]) -> Tensor:
+    def _position(self, t: int) -> Tensor:
+        """The embedding (C,) of position ``t``."""
+        return self.weights.positions[t]
+
+    def _remember(self, cache: Tensor, keys_values: Tensor, t: int) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
+        """Puts ``keys_values`` (2, n, H, d) of position t into ``cache``; keys, values and mask for :func:`attend`."""
+        n = keys_values.size(1)
+        cache[:, :n, :, t] = keys_values
+        return cache[0, :n, :, : t + 1], cache[1, :n, :, : t + 1], None
+
+    def _layer(self, x: Tensor, t: int, layer: Layer, cache: Tensor, cross: Tensor) -> Tensor:
         n = len(x)
 
-        def before(x: Tensor, norm: _Norm) -> Tensor:
+        def before(x: Tensor, norm: Norm) -> Tensor:
             return _norm(x, norm) if layer.pre_norm else x
 
-        def after(x: Tensor, norm: _Norm) -> Tensor:
+        def after(x: Tensor, norm: Norm) -> Tensor:
             return x if layer.pre_norm else _norm(x, norm)
 
         qkv = _linear(before(x, layer.self_norm), layer.self_qkv).contiguous().view(n, 3, layer.heads, -1)
-        cache[:, :n, :, t] = qkv[:, 1:].transpose(0, 1)
-        attended = attend(qkv[:, 0], cache[0, :n, :, : t + 1], cache[1, :n, :, : t + 1])
+        attended = attend(qkv[:, 0], *self._remember(cache, qkv[:, 1:].transpose(0, 1), t))
         x = after(x + _linear(attended, layer.self_out), layer.self_norm)
 
         q = _linear(before(x, layer.cross_norm), layer.cross_q).contiguous().view(n, layer.heads, -1)
-        keys, values = keys_values
         mask = None if self.source_mask is None else self.source_mask[:n]
-        attended = _linear(attend(q, keys[:n], values[:n], mask), layer.cross_out)
-        x = after(x + attended, layer.cross_norm)
+        attended = attend(q, cross[0, :n], cross[1, :n], mask)
+        x = after(x + _linear(attended, layer.cross_out), layer.cross_norm)
 
         inner = layer.activation(_linear(before(x, layer.final_norm), layer.fc1))
         return after(x + _linear(inner, layer.fc2), layer.final_norm)
