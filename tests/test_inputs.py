@@ -83,11 +83,14 @@ def test_start_symbol_and_padding_stay_and_no_special_symbol_is_chosen(build, st
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("strategy", ["recurrent", "generative"])
 def test_choosing_leaves_everything_as_it_was(build, strategy, architecture):
-    """Training flags, random stream, gradients; and no dropout in the choice."""
+    """Training flags, random stream, what attention returns; and no dropout in the choice."""
     built = build(f"{ARCHITECTURES[architecture]} {STRATEGIES[strategy]}", dropout=0.5)
     built.model.encoder.eval()  # the encoder's dropout is not in question
-    flags = {name: module.training for name, module in built.model.named_modules()}
-    flags[""] = True
+
+    def flags():
+        return {name: (m.training, getattr(m, "need_attn", None)) for name, m in built.model.named_modules()}
+
+    before = flags()
     sample = batch(built.task, sentences(LENGTHS))
     torch.manual_seed(5)
     read, _ = inputs_read(built, sample)
@@ -95,7 +98,7 @@ def test_choosing_leaves_everything_as_it_was(build, strategy, architecture):
     torch.manual_seed(6)
     again, _ = inputs_read(built, sample)
     assert torch.equal(read, again)
-    assert {name: module.training for name, module in built.model.named_modules()} == flags
+    assert flags() == before
     # the same forward with those inputs given consumes the same random numbers
     torch.manual_seed(5)
     built.model(**{**sample["net_input"], "prev_output_tokens": read})
