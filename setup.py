@@ -22,6 +22,7 @@ setup(
         "sacrebleu>=2.3",
         "sentencepiece>=0.1.99",
         "subword-nmt>=0.3.8",
+        "tqdm>=4.60",
     ],
     extras_require={"dev": ["hypothesis>=6.80", "pytest>=7.4", "ruff>=0.4"]},
 )

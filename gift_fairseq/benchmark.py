@@ -18,7 +18,8 @@ import statistics
 import sys
 import tempfile
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List
 from unittest import mock
 
 import torch
@@ -289,15 +290,33 @@ def parse(args=None) -> argparse.Namespace:
     for option, least in (("lengths", 2), ("batches", 1), ("vocabularies", 8)):
         for value in getattr(options, option):
             check_at_least(f"--{option}", value, least)
+    if options.json and not Path(options.json).absolute().parent.is_dir():
+        raise UserError(f"--json is {options.json}, but its folder does not exist")
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device is cuda, but torch sees no CUDA device here")
     return options
 
 
+@contextlib.contextmanager
+def _without_chatter() -> Iterator[None]:
+    """fairseq logs every model and task it makes."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
 def main(args=None) -> None:
     options = parse(args)
+    with _without_chatter():
+        run(options)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measures and prints all that ``options`` ask for."""
     device, dtype = torch.device(options.device), DTYPES[options.dtype]
-    logging.disable(logging.INFO)
     rate = matrix_rate(device, dtype)
     print(f"{machine(device)}; {options.arch}, {options.dtype}; matrix products: {rate:.0f} GFLOP/s\n", flush=True)
     bench = Bench(options.arch, options.vocabulary, device, dtype, options.flags)

@@ -22,6 +22,7 @@ from gift_fairseq.rollout.transformer import TransformerSteps
 
 PAD, EOS = 1, 2
 FORBIDDEN = (PAD, EOS, 0)
+DTYPES = (torch.float64, torch.float32)
 SUPPORTED = [
     "",
     "--decoder-normalize-before --encoder-normalize-before",
@@ -80,13 +81,14 @@ def assert_equals_naive(built, pairs, ignore_prefix_size=0):
     return expected
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("options", SUPPORTED)
-def test_engine_equals_the_naive_loop(build, options, dtype):
-    built = build(f"{TRANSFORMER} --criterion gift_generative {options}", dtype=dtype)
+def test_engine_equals_the_naive_loop(build, options):
+    built = build(f"{TRANSFORMER} --criterion gift_generative {options}")
     assert stepwise.steps_for(built.model.decoder) is TransformerSteps
-    for seed, lengths in enumerate([LENGTHS, [(3, 9), (8, 9)], [(4, 1), (2, 1)], [(5, 12)]]):
-        assert_equals_naive(built, sentences(lengths, seed))
+    for dtype in DTYPES:
+        built.model.to(dtype)
+        for seed, lengths in enumerate([LENGTHS, [(3, 9), (8, 9)], [(4, 1), (2, 1)], [(5, 12)]]):
+            assert_equals_naive(built, sentences(lengths, seed))
 
 
 @pytest.mark.parametrize("sentences_of_a_batch", [transformer.FEW_ROWS - 1, transformer.FEW_ROWS + 6])
@@ -97,15 +99,15 @@ def test_engine_equals_the_naive_loop_for_many_rows(build, sentences_of_a_batch)
     assert_equals_naive(build(f"{TRANSFORMER} --criterion gift_generative"), sentences(lengths))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("options", SUPPORTED)
-def test_static_steps_equal_the_naive_loop(build, options, dtype, monkeypatch):
+def test_static_steps_equal_the_naive_loop(build, options, monkeypatch):
     """What CUDA graphs capture, uncaptured: rollouts of several sizes, in the room that the ones before left behind."""
     monkeypatch.setattr(graphs, "POSITIONS", 4)
     monkeypatch.setattr(graphs, "ROWS", 2)
-    built = build(f"{TRANSFORMER} --criterion gift_generative {options}", dtype=dtype)
+    built = build(f"{TRANSFORMER} --criterion gift_generative {options}")
     monkeypatch.setitem(stepwise._steps_class, built.model.decoder, StaticSteps)
     for seed, lengths in enumerate([[(9, 3), (3, 4)], LENGTHS, [(2, 6)], [(12, 11)] * 3, [(3, 9), (8, 9)]]):
+        built.model.to(DTYPES[seed // 3])
         assert_equals_naive(built, sentences(lengths, seed))
         with torch.no_grad():  # the room's weights must follow
             for parameter in built.model.decoder.parameters():
@@ -135,7 +137,7 @@ def test_without_capture_the_rollout_goes_on_and_says_so_once(build, monkeypatch
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_graphs_equal_the_engine_on_a_gpu(build, dtype):
     built = build(f"{TRANSFORMER} --criterion gift_generative", dtype=dtype)
     built.model.cuda()
@@ -210,19 +212,22 @@ def test_random_configurations(build, data):
         *(draw("", flag) for flag in ("--decoder-normalize-before", "--decoder-learned-pos", "--layernorm-embedding")),
         *(draw("", flag) for flag in ("--share-decoder-input-output-embed", "--no-scale-embedding")),
     ]
-    dtype = draw(torch.float64, torch.float32)
+    dtype = draw(*DTYPES)
     built = build(f"{TRANSFORMER} --criterion gift_generative {' '.join(flags)}", seed=draw(1, 2, 3), dtype=dtype)
     assert stepwise.steps_for(built.model.decoder) is TransformerSteps
     lengths = data.draw(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=6))
     assert_equals_naive(built, sentences(lengths, draw(1, 2, 3)), draw(0, 0, 1, 3))
 
 
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 2e-5)])
 @pytest.mark.parametrize("options", SUPPORTED)
-def test_logits_of_every_step_equal_the_parallel_pass(build, options, dtype, tolerance):
-    if "gelu" in options:
-        tolerance = 2e-5  # fairseq's gelu rounds to float32
-    built = build(f"{TRANSFORMER} --criterion gift_generative {options}", dtype=dtype)
+def test_logits_of_every_step_equal_the_parallel_pass(build, options):
+    built = build(f"{TRANSFORMER} --criterion gift_generative {options}")
+    assert_logits_equal_the_parallel_pass(built, 2e-5 if "gelu" in options else 1e-12)  # fairseq's gelu is float32
+    built.model.float()
+    assert_logits_equal_the_parallel_pass(built, 2e-5)
+
+
+def assert_logits_equal_the_parallel_pass(built, tolerance):
     gold_inputs, encoder_out = encoded(built, batch(built.task, sentences([(9, 3), (2, 8), (5, 8), (6, 5)])))
     decoder, lengths = built.model.decoder, gold_inputs.ne(PAD).sum(dim=1)
     order = lengths.argsort(descending=True)
@@ -234,13 +239,12 @@ def test_logits_of_every_step_equal_the_parallel_pass(build, options, dtype, tol
             torch.testing.assert_close(step, parallel[order[:n], t], rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("options", ["", "--decoder-normalize-before", "--decoder-learned-pos"])
-def test_engine_equals_fairseqs_generator_up_to_its_end(build, options, dtype):
+def test_engine_equals_fairseqs_generator_up_to_its_end(build, options):
     """fairseq's beam search with one beam; it may end a sentence, the engine goes on to the gold length."""
     compared = 0
     for seed in range(6):
-        built = build(f"{TRANSFORMER} --criterion gift_generative {options}", seed=seed, dtype=dtype)
+        built = build(f"{TRANSFORMER} --criterion gift_generative {options}", seed=seed, dtype=DTYPES[seed % 2])
         sample = batch(built.task, sentences([(5, 9), (3, 9), (7, 9)], seed))
         gold_inputs, encoder_out = encoded(built, sample)
         read = rolled_out(built.model.decoder, gold_inputs, encoder_out)
