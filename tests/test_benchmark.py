@@ -45,6 +45,11 @@ def test_every_size_and_yardstick_is_there(result):
     assert result["matrix_gflops"] > 0
 
 
+def test_another_architecture(capsys):
+    benchmark.main([*SIZES, "--arch", "lstm", "--lengths", "--batches", "--vocabularies", "--"])
+    assert "| recurrent |" in capsys.readouterr().out
+
+
 def test_uncached_peer_has_the_loss_of_the_strategy():
     """Without dropout, the peer's loss on its own output is that of gift_generative."""
     flags = [*TINY, "--dropout", "0", "--attention-dropout", "0"]
