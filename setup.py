@@ -20,6 +20,7 @@ setup(
         "torch>=2.6",  # the safe unpickler with its list of allowed classes is the default from here on
         "psutil>=5.9",
         "sacrebleu>=2.3",
+        "sacremoses>=0.1",
         "sentencepiece>=0.1.99",
         "subword-nmt>=0.3.8",
         "tqdm>=4.60",

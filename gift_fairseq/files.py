@@ -2,19 +2,20 @@
 
 import contextlib
 import os
-from typing import Iterator, Sequence, TextIO
+from typing import IO, Iterator, Sequence
 
 
 @contextlib.contextmanager
-def written_whole(*paths: str) -> Iterator[Sequence[TextIO]]:
-    """UTF-8 files to write, one for each of ``paths``; all appear there when the block ends, none if it fails.
+def written_whole(*paths: str, binary: bool = False) -> Iterator[Sequence[IO]]:
+    """UTF-8 (or ``binary``) files to write, one for each of ``paths``; all appear when the block ends, or none.
 
     Whoever reads one finds the old file or the new one, never a part.
     """
     partials = [f"{path}.partial" for path in paths]
     try:
         with contextlib.ExitStack() as stack:
-            yield [stack.enter_context(open(partial, "w", encoding="utf-8", newline="\n")) for partial in partials]
+            how = {"mode": "wb"} if binary else {"mode": "w", "encoding": "utf-8", "newline": "\n"}
+            yield [stack.enter_context(open(partial, **how)) for partial in partials]
         for partial, path in zip(partials, paths):
             os.replace(partial, path)
     finally:

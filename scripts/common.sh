@@ -19,7 +19,59 @@ fail() {
 # usage FILE: the comment at the head of a recipe is its help
 usage() { sed -n '2,/^$/{ s/^# \{0,1\}//; p; }' "$1"; }
 
-# tool NAME ARGUMENTS...: a program of this project, without what importing fairseq says of packages that nobody needs
+# tool NAME ARGUMENTS...: a program of this project. Without what importing fairseq says of packages that nobody needs,
+# unless a terminal shows its progress bars
 tool() {
-    { python -W ignore -m "gift_fairseq.$1" "${@:2}" 2>&1 >&3 | { grep -v 'install tensorboardX' || true; } >&2; } 3>&1
+    local command=(python -W ignore -m "gift_fairseq.$1" "${@:2}")
+    if [ -t 2 ]; then
+        "${command[@]}"
+    else
+        { "${command[@]}" 2>&1 >&3 | { grep -v 'install tensorboardX' || true; } >&2; } 3>&1
+    fi
+}
+
+# check OPTION PATTERN ALLOWED: the value of the variable OPTION against a pattern
+check() {
+    [[ "${!1}" =~ ^($2)$ ]] || fail "--$(tr 'A-Z_' 'a-z-' <<<"$1") is '${!1}', but must be $3"
+}
+
+# begin OUT ARGUMENTS...: OUT is this recipe's alone while it runs, and was begun with the same arguments if it exists
+begin() {
+    OUT="$1"
+    [ -x "$VENV/bin/python" ] || fail "there is no environment at $VENV: run bash scripts/setup_env.sh first"
+    mkdir -p "$OUT/done" || fail "--out is $OUT, but that folder cannot be made"
+    if command -v flock >/dev/null; then
+        exec 8>"$OUT/lock"
+        flock --nonblock 8 || fail "--out is $OUT, but another run is working there"
+    fi
+    printf '%s\n' "${@:2}" >"$OUT/settings.partial" || fail "--out is $OUT, but nothing can be written there"
+    if [ -f "$OUT/settings" ] && ! cmp -s "$OUT/settings" "$OUT/settings.partial"; then
+        rm "$OUT/settings.partial"
+        fail "--out is $OUT, which was made with other options ($OUT/settings): choose another folder"
+    fi
+    mv "$OUT/settings.partial" "$OUT/settings"
+    export PATH="$VENV/bin:$PATH" PYTHONWARNINGS=ignore
+    trap stopped EXIT
+}
+
+STAGE='' LOG='' # what is running, and the log to show if it fails
+stopped() { # at the end, whatever the end: says where it failed, and leaves nothing running
+    local status=$? jobs
+    if [ $status != 0 ] && [ -n "$STAGE" ]; then
+        [ ! -s "$LOG" ] || tail -n 3 "$LOG" >&2
+        printf '%s: error: stage %s failed%s; run again to resume\n' \
+            "$(basename "$0")" "$STAGE" "${LOG:+ ($LOG)}" >&2
+    fi
+    jobs="$(jobs -p)"
+    [ -z "$jobs" ] || kill $jobs 2>/dev/null || true
+}
+
+# stage NAME COMMAND...: once; a stage that failed or was cut off is done again. Never call it in a condition: set -e
+# would be off in all that it runs, and a failed stage would go on.
+stage() {
+    [ ! -f "$OUT/done/$1" ] || return 0
+    STAGE="$1"
+    "${@:2}"
+    touch "$OUT/done/$1"
+    STAGE='' LOG=''
 }

@@ -39,9 +39,6 @@ while [ $# -gt 0 ]; do
     esac
 done
 [ -n "$TEXT" ] && [ -n "$OUT" ] || fail "--text and --out are needed; see --help"
-check() { # check OPTION PATTERN ALLOWED: the option's value against a pattern
-    [[ "${!1}" =~ ^($2)$ ]] || fail "--$(tr 'A-Z_' 'a-z-' <<<"$1") is '${!1}', but must be $3"
-}
 for option in VOCAB_SIZE UPDATES FINETUNE_UPDATES; do check $option '[1-9][0-9]*' 'a whole number, 1 or more'; done
 for option in WARMUP SEED; do check $option '[0-9]+' 'a whole number, 0 or more'; done
 for option in LR FINETUNE_LR; do check $option '[0-9]*\.?[0-9]+([eE]-?[0-9]+)?' 'a number above 0, 5e-4 say'; done
@@ -53,62 +50,15 @@ for set in train valid $TESTS; do
         fail "--text is $TEXT, but $set.$SRC and $set.$TGT have unequal numbers of lines"
 done
 
-mkdir -p "$OUT/runs" "$OUT/done" || fail "--out is $OUT, but that folder cannot be made"
-if command -v flock >/dev/null; then
-    exec 8>"$OUT/lock"
-    flock --nonblock 8 || fail "--out is $OUT, but another run is working there"
-fi
-printf '%s\n' "${given[@]}" >"$OUT/settings.partial"
-if [ -f "$OUT/settings" ] && ! cmp -s "$OUT/settings" "$OUT/settings.partial"; then
-    fail "--out is $OUT, which was made with other options ($OUT/settings): choose another folder"
-fi
-mv "$OUT/settings.partial" "$OUT/settings"
-
-export PATH="$VENV/bin:$PATH"
-export PYTHONWARNINGS=ignore
+begin "$OUT" "${given[@]}"
 DEVICE=()
 python -c 'import sys, torch; sys.exit(torch.cuda.is_available())' && DEVICE=(--cpu)
 
-STAGE='' LOG=''
-stopped() { # at the end, whatever the end: says where it failed, and leaves nothing running
-    local status=$?
-    if [ $status != 0 ] && [ -n "$STAGE" ]; then
-        [ ! -s "$LOG" ] || tail -n 3 "$LOG" >&2
-        printf 'compare.sh: error: stage %s failed%s; run again to resume\n' "$STAGE" "${LOG:+ ($LOG)}" >&2
-    fi
-    local jobs
-    jobs="$(jobs -p)"
-    [ -z "$jobs" ] || kill $jobs 2>/dev/null || true
-}
-trap stopped EXIT
-
-# Never call it in a condition: set -e would be off in all that it runs, and a failed stage would go on.
-stage() { # stage NAME COMMAND...: once; a stage that failed or was cut off is done again
-    [ ! -f "$OUT/done/$1" ] || return 0
-    STAGE="$1"
-    "${@:2}"
-    touch "$OUT/done/$1"
-    STAGE='' LOG=''
-}
-
-subwords() {
-    say "learning $VOCAB_SIZE joint subwords"
-    tool data.subwords learn --vocab-size "$VOCAB_SIZE" --model "$OUT/subwords" \
-        "$TEXT/train.$SRC" "$TEXT/train.$TGT"
-    local files=() set
-    for set in train valid $TESTS; do files+=("$TEXT/$set.$SRC" "$TEXT/$set.$TGT"); done
-    tool data.subwords encode --model "$OUT/subwords.model" --out "$OUT/pieces" "${files[@]}"
-}
-
-binarize() {
-    say "binarizing"
+prepare() {
     local tests=() set
-    for set in $TESTS; do tests+=("$OUT/pieces/$set"); done
-    rm -rf "$OUT/data"
-    LOG="$OUT/preprocess.log"
-    (IFS=, && fairseq-preprocess --source-lang "$SRC" --target-lang "$TGT" --joined-dictionary --workers 2 \
-        --trainpref "$OUT/pieces/train" --validpref "$OUT/pieces/valid" --testpref "${tests[*]}" \
-        --destdir "$OUT/data" >"$LOG" 2>&1)
+    for set in $TESTS; do tests+=("$TEXT/$set"); done
+    (IFS=, && bash "$PROJECT/scripts/prepare.sh" --src "$SRC" --tgt "$TGT" --train "$TEXT/train" \
+        --valid "$TEXT/valid" --test "${tests[*]}" --vocab-size "$VOCAB_SIZE" --out "$OUT/prepared")
 }
 
 train() { # train NAME FLAGS...: one run of fairseq-train, resumed where it stopped
@@ -117,7 +67,7 @@ train() { # train NAME FLAGS...: one run of fairseq-train, resumed where it stop
     if grep -qs 'done training' "$run/train.log"; then return; fi
     say "training $1"
     mkdir -p "$run"
-    local command=(fairseq-train "$OUT/data" --user-dir "$PROJECT/gift_fairseq" --task gift_translation
+    local command=(fairseq-train "$DATA" --user-dir "$PROJECT/gift_fairseq" --task gift_translation
         --source-lang "$SRC" --target-lang "$TGT" --arch transformer_wmt_en_de --share-all-embeddings
         --label-smoothing 0.1 --report-accuracy --eval-free-running --optimizer adam --adam-betas '(0.9, 0.98)'
         --seed "$SEED" --save-dir "$run/checkpoints" --no-epoch-checkpoints
@@ -150,10 +100,10 @@ translate() { # every test set with every run; both searches at once, a core eac
     for search in beam greedy; do
         # batch sizes in multiples of 8, fairseq's default, drop the sentences that remain; and its default of one
         # worker to load data makes every test set wait seconds for that worker's end
-        OMP_NUM_THREADS=1 python -m gift_fairseq.evaluation.translate "$OUT/data" --tests "$TESTS" --search "$search" \
+        OMP_NUM_THREADS=1 python -m gift_fairseq.evaluation.translate "$DATA" --tests "$TESTS" --search "$search" \
             "${checkpoints[@]}" -- --source-lang "$SRC" --target-lang "$TGT" \
             --max-tokens 4000 --required-batch-size-multiple 1 --num-workers 0 --max-len-a 2 --max-len-b 20 \
-            --bpe sentencepiece --sentencepiece-model "$OUT/subwords.model" "${DEVICE[@]}" \
+            --bpe sentencepiece --sentencepiece-model "$DATA/subwords.model" "${DEVICE[@]}" \
             >&2 2>"$OUT/translate-$search.log" &
         started+=($!)
     done
@@ -163,11 +113,10 @@ translate() { # every test set with every run; both searches at once, a core eac
     wait "${started[1]}"
 }
 
-FLAGS=("$@")
+FLAGS=("$@") DATA="$OUT/prepared/data"
 STRATEGIES=(standard auxiliary recurrent generative)
 
-stage subwords subwords
-stage binarize binarize
+stage prepare prepare
 stage train-baseline baseline
 for strategy in "${STRATEGIES[@]}"; do stage "train-$strategy" finetune "$strategy"; done
 stage translate translate

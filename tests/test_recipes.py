@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from conftest import fairseq_train, run_tool
-from fairseq_cli import generate, preprocess
+from fairseq_cli import generate
 
-from gift_fairseq.data import subwords, toy_language
+from gift_fairseq.data import toy_language
 from gift_fairseq.evaluation import scores, translate
 from gift_fairseq.options import UserError
 from gift_fairseq.report import table
@@ -119,18 +119,15 @@ def test_the_toy_baseline_learns(tmp_path):
     """A shorter training than quickstart's already translates; one that learned nothing scores below 1."""
     text = tmp_path / "text"
     toy_language.main(["--out", str(text), "--train", "8000", "--valid", "50", "--test", "100"])
-    files = [str(path) for path in sorted(text.iterdir())]
-    subwords.learn([str(text / "train.en"), str(text / "train.de")], str(tmp_path / "subwords"), 1000)
-    subwords.encode(files, str(tmp_path / "subwords.model"), str(tmp_path / "pieces"))
-    prefixes = {option: tmp_path / "pieces" / split for option, split in zip(("train", "valid", "test"), SPLITS)}
-    run_tool(
-        preprocess,
-        *"-s en -t de --joined-dictionary --workers 1".split(),
-        *(word for option, prefix in prefixes.items() for word in (f"--{option}pref", prefix)),
-        *("--destdir", tmp_path / "data"),
+    done = recipe(
+        "scripts/prepare.sh",
+        *(word for name in SPLITS for word in (f"--{name}", text / name)),
+        *("--vocab-size", 1000, "--out", tmp_path / "prepared"),
     )
+    assert done.returncode == 0, done.stderr
+    data = tmp_path / "prepared" / "data"
     fairseq_train(
-        tmp_path / "data",
+        data,
         tmp_path / "run",
         "--arch transformer_wmt_en_de --share-all-embeddings --encoder-layers 2 --decoder-layers 2 "
         "--encoder-embed-dim 128 --decoder-embed-dim 128 --encoder-ffn-embed-dim 256 --decoder-ffn-embed-dim 256 "
@@ -138,7 +135,7 @@ def test_the_toy_baseline_learns(tmp_path):
         "--task gift_translation --criterion gift_standard --max-tokens 1024 --lr 3e-3 --lr-scheduler inverse_sqrt "
         f"--warmup-updates 100 --max-update {LEARN_UPDATES} --disable-validation --log-interval 50",
     )
-    arguments = [tmp_path / "data", "--user-dir", ROOT / "gift_fairseq", "--task", "gift_translation", "--cpu"]
+    arguments = [data, "--user-dir", ROOT / "gift_fairseq", "--task", "gift_translation", "--cpu"]
     arguments += [
         "--path",
         tmp_path / "run" / "checkpoint_last.pt",
@@ -149,7 +146,7 @@ def test_the_toy_baseline_learns(tmp_path):
         "--required-batch-size-multiple",
         "1",
     ]
-    arguments += ["--bpe", "sentencepiece", "--sentencepiece-model", tmp_path / "subwords.model"]
+    arguments += ["--bpe", "sentencepiece", "--sentencepiece-model", data / "subwords.model"]
     run_tool(generate, *arguments, "--results-path", tmp_path / "out")
     hypotheses = scores.read_hypotheses(tmp_path / "out" / "generate-test.txt")
     references = (text / "test.de").read_text().splitlines()

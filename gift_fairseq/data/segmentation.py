@@ -1,0 +1,171 @@
+"""Raw text to subwords and back: what a model's text went through, kept beside the data it was trained on.
+
+Preparation writes ``segmentation.json`` and the subword model into one folder, where inference reads them.
+"""
+
+import contextlib
+import io
+import itertools
+import json
+import os
+import re
+import unicodedata
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Iterator, Sequence
+
+import sacremoses
+import sentencepiece
+from subword_nmt import apply_bpe
+from subword_nmt import learn_bpe as subword_nmt_learn_bpe
+
+from gift_fairseq.files import write_whole, written_whole
+from gift_fairseq.options import UserError, check_choice
+
+TOKENIZERS = ("moses", "none")
+SUBWORDS = {"sentencepiece": "subwords.model", "bpe": "subwords.codes"}  # with the names of their files
+FILE = "segmentation.json"
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """How the text of a language pair is cut; the same for both sides but for the language of the tokenizer."""
+
+    src: str
+    tgt: str
+    tokenizer: str = "none"
+    lowercase: bool = False
+    subword: str = "sentencepiece"
+
+    def __post_init__(self):
+        if self.src == self.tgt:
+            raise UserError(f"--tgt is {self.tgt}, but must be another language than --src")
+        check_choice("--tokenizer", self.tokenizer, TOKENIZERS)
+        check_choice("--subword", self.subword, SUBWORDS)
+
+    def write(self, folder: Path) -> None:
+        write_whole(str(folder / FILE), json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> "Segmentation":
+        """:class:`UserError` if ``folder`` has none."""
+        try:
+            return cls(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+        except OSError:
+            raise UserError(f"{folder} has no {FILE}: prepare the data with scripts/prepare.sh") from None
+
+    def subword_file(self, folder: Path) -> Path:
+        return folder / SUBWORDS[self.subword]
+
+
+class Tokenizer:
+    """Text of one language to tokens with blanks between them, and back."""
+
+    def __init__(self, segmentation: Segmentation, language: str):
+        self.moses = segmentation.tokenizer == "moses"
+        self.lowercase = segmentation.lowercase
+        if self.moses:
+            self.normalizer = sacremoses.MosesPunctNormalizer(language)
+            self.tokenizer = sacremoses.MosesTokenizer(language)
+            self.detokenizer = sacremoses.MosesDetokenizer(language)
+
+    def tokenize(self, line: str) -> str:
+        """Composed characters (NFC), control characters and runs of blanks as one blank; tokenized where asked for."""
+        line = " ".join(_CONTROL.sub(" ", unicodedata.normalize("NFC", line)).split())
+        if self.moses:
+            line = self.tokenizer.tokenize(
+                self.normalizer.normalize(line), aggressive_dash_splits=True, return_str=True, escape=False
+            )
+        return line.lower() if self.lowercase else line
+
+    def detokenize(self, line: str) -> str:
+        if not self.moses:
+            return line
+        return self.detokenizer.detokenize(line.replace(" @-@ ", "-").split(), unescape=False)
+
+
+# category Cc but for the blank ones, the zero-width no-break blank, and what only separates lines and paragraphs
+_CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\ufeff\\u2028\\u2029]")
+
+
+def has_control_characters(line: str) -> bool:
+    return _CONTROL.search(line) is not None
+
+
+class Subwords:
+    """Tokens to pieces and back, by a learnt model."""
+
+    def __init__(self, segmentation: Segmentation, folder: Path):
+        file = segmentation.subword_file(folder)
+        if not file.is_file():
+            raise UserError(f"{folder} has no {file.name}: prepare the data with scripts/prepare.sh")
+        self.bpe = None
+        if segmentation.subword == "bpe":
+            with open(file, encoding="utf-8") as codes:
+                self.bpe = apply_bpe.BPE(codes)
+        else:
+            self.processor = sentencepiece.SentencePieceProcessor(model_file=str(file))
+
+    def encode(self, tokens: str) -> str:
+        if self.bpe is not None:
+            return self.bpe.process_line(tokens)
+        return " ".join(self.processor.encode(tokens, out_type=str))
+
+    def decode(self, pieces: str) -> str:
+        if self.bpe is not None:
+            return re.sub("@@( |$)", "", pieces)
+        return self.processor.decode(pieces.split())
+
+
+class Segmenter:
+    """Raw text of one side to pieces and back: :class:`Tokenizer`, then :class:`Subwords`."""
+
+    def __init__(self, folder: Path, language: str):
+        segmentation = Segmentation.read(folder)
+        self.tokenizer, self.subwords = Tokenizer(segmentation, language), Subwords(segmentation, folder)
+
+    def encode(self, line: str) -> str:
+        return self.subwords.encode(self.tokenizer.tokenize(line))
+
+    def decode(self, pieces: str) -> str:
+        return self.tokenizer.detokenize(self.subwords.decode(pieces))
+
+
+def learn_sentencepiece(files: Sequence[Path], file: Path, vocab_size: int, sentences: int) -> None:
+    """Learns a joint unigram model of ``vocab_size`` pieces from ``sentences`` lines, drawn at random; 0: from all.
+
+    All characters of those lines get a piece of their own. :class:`UserError` if the text has not that many pieces.
+    """
+    sentencepiece.set_random_generator_seed(1)
+    model = io.BytesIO()  # and no file names given: the model would keep them
+    try:
+        with _lines(files) as lines:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=lines,
+                model_writer=model,
+                vocab_size=vocab_size,
+                character_coverage=1.0,
+                input_sentence_size=sentences,
+                shuffle_input_sentence=sentences > 0,
+                minloglevel=2,
+                num_threads=os.cpu_count(),
+            )
+    except RuntimeError as error:
+        reason = str(error).split("] ")[-1].strip()
+        raise UserError(f"--vocab-size is {vocab_size}, which does not fit the text: {reason}") from None
+    with written_whole(str(file), binary=True) as (out,):
+        out.write(model.getvalue())
+
+
+def learn_bpe(files: Sequence[Path], file: Path, vocab_size: int) -> None:
+    """Learns ``vocab_size`` joint merge operations (Sennrich et al. 2016) from all lines of ``files``."""
+    with _lines(files) as lines, written_whole(str(file)) as (codes,):
+        subword_nmt_learn_bpe.learn_bpe(lines, codes, vocab_size)
+
+
+@contextlib.contextmanager
+def _lines(files: Sequence[Path]) -> Iterator[Iterator[str]]:
+    """The lines of all ``files``, one file after the other."""
+    with contextlib.ExitStack() as stack:
+        texts = [stack.enter_context(open(name, encoding="utf-8", newline="\n")) for name in files]
+        yield (line.rstrip("\n") for line in itertools.chain.from_iterable(texts))

@@ -1,0 +1,239 @@
+"""Preparation: what stays of a corpus, what is mended, what is refused, and that a second start changes nothing."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from gift_fairseq.data import prepare, toy_language
+from gift_fairseq.data.segmentation import Segmentation, Segmenter, Tokenizer
+from gift_fairseq.options import UserError
+
+ROOT = Path(__file__).parent.parent
+PAIRS = [
+    ("a good house", "ein gutes Haus"),
+    ("", "leer"),
+    ("one", "eins"),
+    ("a good house", "ein gutes Haus"),
+    ("one two three four five six", "1 2 3 4 5 6"),
+    ("one two", "1 2 3 4 5"),
+    ("a good house", "ein anderes Haus"),
+]
+
+
+def write(folder, name, pairs, ending=""):
+    folder.mkdir(exist_ok=True)
+    for language, side in zip(("en", "de"), zip(*pairs)):
+        text = "".join(line + "\n" for line in side).encode()
+        (folder / f"{name}.{language}{ending}").write_bytes(gzip.compress(text) if ending else text)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Prefixes of a small corpus in a folder with a difficult name, as command-line arguments."""
+    folder = tmp_path / "a blank and ü"
+    write(folder, "train", PAIRS)
+    write(folder, "valid", PAIRS[:1])
+    write(folder, "test", PAIRS[2:4])
+    return folder
+
+
+def arguments(folder, out, *more):
+    splits = [word for name in ("train", "valid", "test") for word in (f"--{name}", str(folder / name))]
+    return [*"--src en --tgt de --workers 1".split(), *splits, "--out", str(out), *map(str, more)]
+
+
+def cleaned(out, name="train"):
+    sides = [(out / "clean" / f"{name}.{language}").read_text().splitlines() for language in ("en", "de")]
+    return list(zip(*sides))
+
+
+def test_filtered_by_hand(corpus, tmp_path, monkeypatch):
+    """Chunks of two lines: a duplicate is found across them; order stays; only training pairs are filtered."""
+    monkeypatch.setattr(prepare, "CHUNK", 2)
+    more = "--vocab-size 20 --min-len 2 --max-len 5 --max-ratio 2".split()
+    prepare.main(arguments(corpus, tmp_path / "out", *more))
+    assert cleaned(tmp_path / "out") == [PAIRS[0], PAIRS[6]]
+    assert cleaned(tmp_path / "out", "test") == PAIRS[2:4]
+    counts = json.loads((tmp_path / "out" / "clean" / "filtered.json").read_text())
+    reasons = {"empty": 1, "too short": 1, "duplicate": 1, "too long": 1, "lengths too different": 1}
+    assert counts["train"] == {"read": 7, "kept": 2, **reasons}
+    assert counts["test"] == {"read": 2, "kept": 2}
+    assert not list(tmp_path.rglob("*.partial*"))
+
+
+def test_limits_are_inclusive():
+    limits = prepare.Limits(min_len=2, max_len=4, max_ratio=2)
+    assert limits.reason_against("a b", "a b c d") is None
+    assert limits.reason_against("a b", "a b c d e") == "too long"
+    assert limits.reason_against("a", "a b") == "too short"
+    assert prepare.Limits(max_ratio=1.5).reason_against("a b", "a b c d") == "lengths too different"
+
+
+def test_gzipped_text_is_the_same(corpus, tmp_path):
+    prepare.main(arguments(corpus, tmp_path / "plain", "--vocab-size", 30))
+    zipped = tmp_path / "zipped"
+    for name, pairs in (("train", PAIRS), ("valid", PAIRS[:1]), ("test", PAIRS[2:4])):
+        write(zipped, name, pairs, ".gz")
+    prepare.main(arguments(zipped, tmp_path / "out", "--vocab-size", 30))
+    for path in (tmp_path / "plain" / "pieces").iterdir():
+        assert path.read_bytes() == (tmp_path / "out" / "pieces" / path.name).read_bytes()
+
+
+def test_carriage_returns_and_control_characters_are_taken_out_and_told(corpus, tmp_path, capsys):
+    text = "ein\x07 gutes\u2028Haus\r\n".encode() + b"leer\r\n" + "\ufeffeins\n".encode()
+    (corpus / "train.de").write_bytes(text + b"".join(f"{side}\n".encode() for _, side in PAIRS[3:]))
+    prepare.main(arguments(corpus, tmp_path / "out", "--vocab-size", 30))
+    assert cleaned(tmp_path / "out")[:2] == [("a good house", "ein gutes Haus"), ("one", "eins")]
+    told = [line for line in capsys.readouterr().err.splitlines() if "train.de" in line]
+    assert told == [
+        f"{corpus}/train.de, line 1 ends in a carriage return: taken out there and wherever else",
+        f"{corpus}/train.de, line 1 has control characters: taken out there and wherever else",
+    ]
+
+
+def broken(corpus, name, content):
+    (corpus / name).write_bytes(content)
+
+
+MISTAKES = {
+    "shorter": (
+        lambda c: broken(c, "train.de", b"eins\nzwei\n"),
+        "train.de ends after line 2, but .*train.en goes on",
+    ),
+    "longer": (
+        lambda c: broken(c, "valid.de", b"eins\nzwei\n"),
+        "valid.en ends after line 1, but .*valid.de goes on",
+    ),
+    "empty": (lambda c: [broken(c, f"test.{la}", b"") for la in ("en", "de")], "test.en is empty"),
+    "blank test line": (lambda c: broken(c, "test.de", b"eins\n \n"), "test.de, line 2 has no text"),
+    "no UTF-8": (lambda c: broken(c, "valid.en", b"caf\xe9\n"), "valid.en, line 1 is not UTF-8: .* at byte 4"),
+    "nothing left": (lambda c: broken(c, "train.en", b"\n" * 7), "no pair is left: 7 read, 7 empty"),
+    "missing": (lambda c: (c / "test.de").unlink(), "--test is .*test, but there is neither .*test.de nor"),
+    "truncated": (
+        lambda c: [
+            (c / "train.de").unlink(),
+            broken(c, "train.de.gz", gzip.compress(b"eins\n" * 7)[:-9]),
+        ],
+        "train.de.gz cannot be read to its end",
+    ),
+    "no gzip": (
+        lambda c: [(c / "train.de").unlink(), broken(c, "train.de.gz", b"eins\n")],
+        "train.de.gz cannot be read to its end: Not a gzipped file",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_bad_text_is_one_sentence_with_file_and_line(corpus, tmp_path, mistake):
+    make, sentence = MISTAKES[mistake]
+    make(corpus)
+    with pytest.raises(UserError, match=sentence):
+        prepare.main(arguments(corpus, tmp_path / "out"))
+    assert not list(tmp_path.rglob("*.partial*")) and not (tmp_path / "out" / "done" / "clean").exists()
+    assert not list(tmp_path.glob("out/clean/test.*")) or mistake == "truncated"
+
+
+@pytest.mark.parametrize(
+    "more, sentence",
+    [
+        (["--tgt", "en"], "--tgt is en, but must be another language than --src"),
+        (["--min-len", "0"], "--min-len is 0, but must be 1 or more"),
+        (["--min-len", "9", "--max-len", "8"], "--max-len is 8, but must be 9 or more"),
+        (["--max-ratio", "nan"], "--max-ratio is nan, but must be 1 or more"),
+        (["--vocab-size", "9999"], "--vocab-size is 9999, which does not fit the text"),
+        (["--workers", "0"], "--workers is 0, but must be 1 or more"),
+    ],
+)
+def test_bad_options(corpus, tmp_path, more, sentence):
+    with pytest.raises(UserError, match=sentence):
+        prepare.main(arguments(corpus, tmp_path / "out", *more))
+
+
+def test_no_more_is_read_ahead_than_said():
+    """A pool's own imap would read the whole corpus while the first chunk is worked on."""
+    read = []
+
+    class Pool:
+        def apply_async(self, work, arguments):
+            class Result:
+                def get(self):
+                    return work(*arguments)
+
+            return Result()
+
+    items = (read.append(number) or number for number in range(100))
+    results = prepare.in_order(Pool(), lambda number: number * number, items, ahead=5)
+    for number in range(100):
+        assert next(results) == number * number
+        assert len(read) <= number + 6
+
+
+@pytest.mark.parametrize("subword", ["sentencepiece", "bpe"])
+@pytest.mark.parametrize("tokenizer", ["moses", "none"])
+def test_decoding_undoes_encoding(tmp_path, subword, tokenizer):
+    text = [
+        (f'He said: "well-known houses {n}, aren\'t they?"', f"Er sagte, Häuser ({n}) seien “gut”.") for n in range(50)
+    ]
+    for name in ("train", "valid", "test"):
+        write(tmp_path / "text", name, text)
+    more = ["--vocab-size", 50, "--subword", subword, "--tokenizer", tokenizer]
+    prepare.main(arguments(tmp_path / "text", tmp_path / "out", *more))
+    assert Segmentation.read(tmp_path / "out") == Segmentation("en", "de", tokenizer, False, subword)
+    for language, side in zip(("en", "de"), zip(*text)):
+        segmenter = Segmenter(tmp_path / "out", language)
+        pieces = [segmenter.encode(line) for line in side]
+        assert pieces == (tmp_path / "out" / "pieces" / f"train.{language}").read_text().splitlines()
+        expected = [line.replace("“", '"').replace("”", '"') if tokenizer == "moses" else line for line in side]
+        assert [segmenter.decode(line) for line in pieces] == expected
+
+
+def test_lowercase():
+    tokenizer = Tokenizer(Segmentation("en", "de", "moses", lowercase=True), "de")
+    assert tokenizer.tokenize("Ein  Haus, ÄRGER.") == "ein haus , ärger ."
+
+
+def files(folder):
+    kept = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in ("settings", "lock")]
+    kept = [path for path in kept if path.suffix != ".log"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in kept}
+
+
+@pytest.mark.system
+def test_killed_at_any_moment_it_ends_in_the_same_files(tmp_path):
+    """SIGKILL after ever more seconds, then once more to the end: the files of a run that nobody stopped."""
+    text = tmp_path / "a blank and ü"
+    toy_language.main(["--out", str(text), "--train", "2000", "--valid", "20", "--test", "20", "--test-long", "9"])
+    splits = [word for name in ("train", "valid", "test") for word in (f"--{name}", text / name)]
+    command = ["bash", ROOT / "scripts/prepare.sh", *splits, "--vocab-size", "400", "--workers", "2"]
+
+    def start(out):
+        return subprocess.Popen(
+            [str(word) for word in (*command, "--out", out)],
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+    whole = start(tmp_path / "whole")
+    begun = time.monotonic()
+    _, said = whole.communicate()
+    assert whole.returncode == 0, said
+    seconds = time.monotonic() - begun
+    for share in (0.3, 0.5, 0.7, 0.85):
+        stopped = start(tmp_path / "stopped")
+        time.sleep(share * seconds)
+        os.killpg(stopped.pid, signal.SIGKILL)
+        stopped.communicate()
+    last = start(tmp_path / "stopped")
+    _, said = last.communicate()
+    assert last.returncode == 0, said
+    once, again = files(tmp_path / "whole"), files(tmp_path / "stopped")
+    assert once.keys() == {name for name in again if ".partial" not in name}
+    assert {name: again[name] for name in once} == once
