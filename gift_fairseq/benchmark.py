@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import ctypes
 import json
-import logging
 import math
 import platform
 import random
@@ -19,7 +18,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 from unittest import mock
 
 import torch
@@ -37,6 +36,7 @@ from gift_fairseq import memory, prefixes, rollout
 from gift_fairseq.clock import now
 from gift_fairseq.files import write_whole
 from gift_fairseq.options import UserError, check_at_least
+from gift_fairseq.quiet import quiet
 from gift_fairseq.rollout import stepwise
 from gift_fairseq.rollout.incremental import IncrementalSteps
 
@@ -310,20 +310,9 @@ def parse(args=None) -> argparse.Namespace:
     return options
 
 
-@contextlib.contextmanager
-def _without_chatter() -> Iterator[None]:
-    """fairseq logs every model and task it makes."""
-    before = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
 def main(args=None) -> None:
     options = parse(args)
-    with _without_chatter():
+    with quiet():
         run(options)
 
 

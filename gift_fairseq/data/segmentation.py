@@ -114,7 +114,7 @@ class Subwords:
     def decode(self, pieces: str) -> str:
         if self.bpe is not None:
             return re.sub("@@( |$)", "", pieces)
-        return self.processor.decode(pieces.split())
+        return pieces.replace(" ", "").replace("\u2581", " ").strip()  # as fairseq does: <unk> stays what it is
 
 
 class Segmenter:

@@ -15,20 +15,25 @@ from gift_fairseq.files import write_whole
 from gift_fairseq.options import UserError
 
 
-def read_hypotheses(path: Path) -> List[str]:
-    """The detokenized hypotheses (``D-`` lines) in ``path``, in the order of the test set.
+def read_lines_of(path: Path, kind: str) -> List[str]:
+    """What ``path`` has behind ``KIND-number`` and score, in the order of the test set; the best of each sentence.
 
-    fairseq-generate writes sentences by length, the best hypothesis first. :class:`UserError` where a sentence is
-    missing.
+    fairseq-generate writes sentences by length, the best hypothesis first, as pieces (``H``) and detokenized (``D``).
+    :class:`UserError` where a sentence is missing.
     """
     best: Dict[int, str] = {}
     for line in path.read_text(encoding="utf-8").split("\n"):
-        if line.startswith("D-"):
+        if line.startswith(f"{kind}-"):
             number, _, text = line.split("\t", 2)
             best.setdefault(int(number[2:]), text)
     if sorted(best) != list(range(len(best))) or not best:
         raise UserError(f"{path} lacks sentences: run fairseq-generate again, on the whole test set")
     return [best[number] for number in range(len(best))]
+
+
+def read_hypotheses(path: Path) -> List[str]:
+    """The detokenized hypotheses in ``path``, as :func:`read_lines_of` finds them."""
+    return read_lines_of(path, "D")
 
 
 def bleu(hypotheses: List[str], references: List[str]) -> Dict[str, object]:

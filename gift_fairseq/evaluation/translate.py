@@ -30,23 +30,32 @@ def fairseq_generate(arguments: List[str], output: Path) -> None:
         os.replace(Path(partial) / f"generate-{parsed.gen_subset}.txt", output)
 
 
+def add_search_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--search", choices=("beam", "greedy"), default="beam", help="default: beam")
+    parser.add_argument("--beam", type=int, default=5, metavar="N", help="beam size of beam, 2 or more; default: 5")
+
+
+def beam_size(options: argparse.Namespace) -> int:
+    """What fairseq's ``--beam`` is for the search options; :class:`UserError` if they make no sense."""
+    check_at_least("--beam", options.beam, 2)
+    return options.beam if options.search == "beam" else 1
+
+
 def main(args=None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m gift_fairseq.evaluation.translate", description=__doc__.split("\n")[0]
     )
     parser.add_argument("data", metavar="DATA", help="folder of fairseq-preprocess")
     parser.add_argument("--tests", default="test", metavar="NAMES", help="names of its test sets; default: test")
-    parser.add_argument("--search", choices=("beam", "greedy"), default="beam", help="default: beam")
-    parser.add_argument("--beam", type=int, default=5, metavar="N", help="beam size of beam, 2 or more; default: 5")
+    add_search_options(parser)
     parser.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT", help="RUN/checkpoints/FILE.pt")
     args = sys.argv[1:] if args is None else list(args)
     end = args.index("--") if "--" in args else len(args)
     options, flags = parser.parse_args(args[:end]), args[end + 1 :]
-    check_at_least("--beam", options.beam, 2)
+    beam = beam_size(options)
     for checkpoint in options.checkpoints:
         if checkpoint.parent.name != "checkpoints":
             raise UserError(f"CHECKPOINT is {checkpoint}, but must be RUN/checkpoints/FILE.pt")
-    beam = options.beam if options.search == "beam" else 1
     for checkpoint in options.checkpoints:
         run = checkpoint.parent.parent
         for number, name in enumerate(options.tests.split()):
