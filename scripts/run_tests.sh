@@ -13,4 +13,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 bash "$PROJECT/scripts/setup_env.sh"
 cd "$PROJECT"
 "$VENV/bin/python" -m ruff check .
-exec "$VENV/bin/python" -m pytest "$@"
+# the tests of a file share what is slow to make; more threads than processes would only wait for each other
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+exec "$VENV/bin/python" -m pytest --numprocesses auto --dist loadfile "$@"
