@@ -9,7 +9,7 @@ from typing import IO, Iterator, Sequence
 def written_whole(*paths: str, binary: bool = False) -> Iterator[Sequence[IO]]:
     """UTF-8 (or ``binary``) files to write, one for each of ``paths``; all appear when the block ends, or none.
 
-    Whoever reads one finds the old file or the new one, never a part.
+    Whoever reads one finds the old file or the new one, never a part. An ``OSError`` names the files.
     """
     partials = [f"{path}.partial" for path in paths]
     try:
@@ -18,6 +18,10 @@ def written_whole(*paths: str, binary: bool = False) -> Iterator[Sequence[IO]]:
             yield [stack.enter_context(open(partial, **how)) for partial in partials]
         for partial, path in zip(partials, paths):
             os.replace(partial, path)
+    except OSError as error:
+        if error.filename is None:  # a full disk, met while writing
+            error.filename = " or ".join(paths)
+        raise
     finally:
         for partial in partials:
             if os.path.isfile(partial):  # left only where something went wrong

@@ -1,8 +1,11 @@
 """Preparation: what stays of a corpus, what is mended, what is refused, and that a second start changes nothing."""
 
+import fcntl
 import gzip
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import time
@@ -196,6 +199,49 @@ def test_decoding_undoes_encoding(tmp_path, subword, tokenizer):
 def test_lowercase():
     tokenizer = Tokenizer(Segmentation("en", "de", "moses", lowercase=True), "de")
     assert tokenizer.tokenize("Ein  Haus, ÄRGER.") == "ein haus , ärger ."
+
+
+@pytest.mark.system
+def test_a_disk_that_is_full_is_one_sentence_with_the_file(tmp_path):
+    """A limit on the size of files fails a write as a full disk does: in the middle, without a file's name."""
+    text = tmp_path / "text"
+    toy_language.main(["--out", str(text), "--train", "2000", "--valid", "9", "--test", "9", "--test-long", "9"])
+    splits = " ".join(f"--{name} {shlex.quote(str(text / name))}" for name in ("train", "valid", "test"))
+    command = f"ulimit -f 60; exec bash {shlex.quote(str(ROOT / 'scripts/prepare.sh'))} {splits} --out {tmp_path}/out"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert re.search(r"error: .*(train\.(en|de)|\.partial) cannot be written or read: ", last), last
+    assert not list(tmp_path.rglob("*.partial*")) and not list((tmp_path / "out" / "clean").iterdir())
+
+
+@pytest.mark.system
+def test_two_runs_do_not_share_a_folder(corpus, tmp_path):
+    (tmp_path / "out").mkdir()
+    with open(tmp_path / "out" / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        splits = [word for name in ("train", "valid", "test") for word in (f"--{name}", corpus / name)]
+        command = ["bash", ROOT / "scripts/prepare.sh", *splits, "--out", tmp_path / "out"]
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == f"prepare.sh: error: --out is {tmp_path}/out, but another run is working there\n"
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        ([], "--train, --valid, --test and --out are needed"),
+        (["--train"], "--train needs a value"),
+        (["--trian", "x"], "the option is --trian, which is none of this recipe"),
+        ("--train x --valid x --test x --out y --tgt en".split(), "--tgt is en, but must be another language"),
+        ("--train x --valid x --test x --out y".split(), "--train is x, but there is neither x.en nor x.en.gz"),
+    ],
+)
+def test_bad_options_of_the_recipe(tmp_path, arguments, sentence):
+    command = ["bash", str(ROOT / "scripts/prepare.sh"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1 and sentence in done.stderr and done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def files(folder):

@@ -294,14 +294,18 @@ def test_rollout_dtype_is_that_of_the_choosing_pass_only(build, criterion, name,
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.bfloat16, 0.1), (torch.float16, 0.02)])
-def test_low_precision_logits_are_near(build, dtype, tolerance):
-    """Under autocast, as with --amp, the engine computes in autocast's type."""
+@pytest.mark.parametrize("how", ["autocast", "model"])
+def test_low_precision_logits_are_near(build, how, dtype, tolerance):
+    """Under autocast (--amp) the engine computes in autocast's type, otherwise in the model's (--fp16, --bf16)."""
     built = build(f"{TRANSFORMER} --criterion gift_generative", dtype=torch.float32)
     gold_inputs, encoder_out = encoded(built, batch(built.task, sentences([(9, 5), (2, 5)])))
     order = torch.arange(2)
     with torch.no_grad():
         parallel, _ = built.model.decoder(gold_inputs, encoder_out=encoder_out)
-        with torch.autocast("cpu", dtype=dtype):
+        if how == "model":
+            built.model.to(dtype)
+            encoder_out["encoder_out"] = [states.to(dtype) for states in encoder_out["encoder_out"]]
+        with torch.autocast("cpu", dtype=dtype, enabled=how == "autocast"):
             steps = TransformerSteps(built.model.decoder, encoder_out, order, 5, FORBIDDEN)
             for t in range(5):
                 step = steps.logits(gold_inputs[:, : t + 1])

@@ -13,6 +13,7 @@ kept on disk.
 """
 
 import argparse
+import errno
 import gzip
 import hashlib
 import json
@@ -187,7 +188,10 @@ class Seen:
 
     def before(self, source: str, target: str) -> bool:
         digest = hashlib.blake2b(f"{source}\n{target}".encode(), digest_size=16).digest()
-        return self.table.execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest,)).rowcount == 0
+        try:
+            return self.table.execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest,)).rowcount == 0
+        except sqlite3.Error as error:
+            raise OSError(errno.EIO, str(error), self.file.name) from None
 
     def close(self) -> None:
         self.table.close()
