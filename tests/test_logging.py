@@ -65,11 +65,11 @@ def test_gold_nll_is_that_of_gold_inputs(build, strategy):
 def test_peak_memory_sees_what_came_and_went():
     memory.take_peak()
     held = memory.in_use()
-    block = torch.ones(64 * 2**18)  # 64 MiB
+    block = torch.ones(512 * 2**18)  # 512 MiB: more than what a heap may have kept of earlier tests
     del block
     peak = memory.take_peak()
-    assert peak > held + 55
-    assert memory.take_peak() < peak - 40
+    assert peak > held + 450
+    assert memory.take_peak() < peak - 400
 
 
 @pytest.mark.cli
@@ -103,4 +103,5 @@ def test_every_measure_is_in_the_log_of_updates_and_epochs(binarized, tmp_path):
     assert measures <= update.keys()
     assert {f"train_{measure}" for measure in measures} <= epoch.keys()
     assert {"valid_free_running_accuracy", "valid_teacher_forced_accuracy"} <= valid.keys()
-    assert epoch["train_rollout_seconds"] > 0 and epoch["train_peak_mem_mib"] >= epoch["train_mem_mib"] > 50
+    assert epoch["train_rollout_seconds"] > 0
+    assert epoch["train_peak_mem_mib"] >= epoch["train_mem_mib"] - 1 > 50  # the system's two counts differ by pages
