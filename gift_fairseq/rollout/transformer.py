@@ -238,7 +238,7 @@ class TransformerSteps:
 
     def _new_caches(self, rows: int, length: int) -> List[Tensor]:
         """Room for the keys and values (2, rows, H, length, d) of every self-attention."""
-        return [cross.new_empty(*cross.shape[:1], rows, cross.size(2), length, cross.size(4)) for cross in self.cross]
+        return [cross.new_empty(2, rows, cross.size(2), length, cross.size(4)) for cross in self.cross]
 
     def next_tokens(self, prefix: Tensor) -> Tensor:
         """The best tokens (n,) behind ``prefix`` (n, t + 1), whose last column is read now.
