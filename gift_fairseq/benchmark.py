@@ -30,8 +30,6 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-import gift_fairseq  # noqa: F401  registers the criterions
-import gift_fairseq.tasks.gift_translation  # noqa: F401  registers the task
 from gift_fairseq import memory, prefixes, rollout
 from gift_fairseq.clock import now
 from gift_fairseq.files import write_whole
@@ -39,6 +37,7 @@ from gift_fairseq.options import UserError, check_at_least
 from gift_fairseq.quiet import quiet
 from gift_fairseq.rollout import stepwise
 from gift_fairseq.rollout.incremental import IncrementalSteps
+from gift_fairseq.tasks import gift_translation  # noqa: F401  registers the task
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 STANDARD, EVERY_UPDATE = "standard", "generative, every update"

@@ -38,6 +38,7 @@ from gift_fairseq.data.segmentation import (
     Segmentation,
     Subwords,
     Tokenizer,
+    decode_line,
     has_control_characters,
     learn_bpe,
     learn_sentencepiece,
@@ -83,7 +84,7 @@ class Cleaned(NamedTuple):
     source: str
     target: str
     reason: Optional[str]
-    mended: Tuple[str, ...]
+    mended: Tuple[Tuple[str, str], ...]  # where, what
 
 
 def find(prefix: str, language: str, option: str) -> Path:
@@ -151,24 +152,18 @@ def _start_cleaning(segmentation: Segmentation) -> None:
     _tokenizers = Tokenizer(segmentation, segmentation.src), Tokenizer(segmentation, segmentation.tgt)
 
 
-def _decode(line: bytes, path: Path, number: int) -> str:
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}, line {number} is not UTF-8: {error.reason} at byte {error.start + 1}") from None
-
-
 def _clean(limits: Limits, paths: Tuple[Path, Path], pairs: List[Tuple[int, bytes, bytes]]) -> List[Cleaned]:
     cleaned = []
     for number, *lines in pairs:
         sides, mended = [], []
         for tokenizer, path, line in zip(_tokenizers, paths, lines):
+            where = f"{path}, line {number}"
             if line.endswith(b"\r"):
                 line = line[:-1]
-                mended.append(f"{path}, line {number} ends in a carriage return")
-            text = _decode(line, path, number)
+                mended.append((where, "ends in a carriage return"))
+            text = decode_line(line, where)
             if has_control_characters(text):
-                mended.append(f"{path}, line {number} has control characters")
+                mended.append((where, "has control characters"))
             sides.append(tokenizer.tokenize(text))
         cleaned.append(Cleaned(*sides, limits.reason_against(*sides), tuple(mended)))
     return cleaned
@@ -206,7 +201,7 @@ def clean_split(pool: Any, options: argparse.Namespace, name: str, prefix: str, 
     languages = (options.src, options.tgt)
     paths = tuple(find(prefix, language, option) for language in languages)
     counts: Counter = Counter()
-    mended: Counter = Counter()
+    told = set()
     is_train = name == "train"
     work = partial(_clean, options.limits, paths)
     outputs = [str(options.out / "clean" / f"{name}.{language}") for language in languages]
@@ -214,13 +209,12 @@ def clean_split(pool: Any, options: argparse.Namespace, name: str, prefix: str, 
     try:
         with written_whole(*outputs) as files, tqdm(desc=f"cleaning {name}", unit=" lines", disable=None) as bar:
             for cleaned in in_order(pool, work, chunks(read_pairs(*paths)), 4 * options.workers):
-                for source, target, reason, what in cleaned:
+                for source, target, reason, mended in cleaned:
                     counts["read"] += 1
-                    for sentence in what:
-                        kind = sentence.rsplit(" line ", 1)[1].split(" ", 1)[1]
-                        if not mended[kind]:
-                            print(f"{sentence}: taken out there and wherever else", file=sys.stderr)
-                        mended[kind] += 1
+                    for where, what in mended:
+                        if what not in told:
+                            print(f"{where} {what}: taken out there and wherever else", file=sys.stderr)
+                        told.add(what)
                     if is_train:
                         if reason is None and seen.before(source, target):
                             reason = "duplicate"

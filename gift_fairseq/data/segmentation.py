@@ -92,6 +92,14 @@ def has_control_characters(line: str) -> bool:
     return _CONTROL.search(line) is not None
 
 
+def decode_line(line: bytes, where: str) -> str:
+    """UTF-8 to text; a ``ValueError`` that says ``where`` if it is not."""
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where} is not UTF-8: {error.reason} at byte {error.start + 1}") from None
+
+
 class Subwords:
     """Tokens to pieces and back, by a learnt model."""
 

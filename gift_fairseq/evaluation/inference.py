@@ -18,8 +18,8 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq_cli.generate import get_symbols_to_strip_from_output
 from fairseq_cli.interactive import make_batches
 
-from gift_fairseq.data.segmentation import Segmentation, Segmenter
-from gift_fairseq.evaluation.translate import add_search_options, beam_size
+from gift_fairseq.data.segmentation import Segmentation, Segmenter, decode_line
+from gift_fairseq.evaluation.translate import add_search_options, beam_size, parse_before_flags
 from gift_fairseq.options import UserError, check_at_least
 from gift_fairseq.quiet import quiet
 from gift_fairseq.tasks import gift_translation  # noqa: F401  registers the task
@@ -59,7 +59,7 @@ class Translator:
             self.task.max_positions(), *(model.max_positions() for model in self.models)
         )
 
-    def translate(self, lines: List[str], first_line: int = 1) -> Iterator[List[Hypothesis]]:
+    def translate(self, lines: List[str], first_line: int = 1) -> List[List[Hypothesis]]:
         """The best hypotheses of every line, in order; of a line without text, an empty one.
 
         :class:`UserError` where a line has more subwords than the model has positions, counting from ``first_line``.
@@ -79,7 +79,7 @@ class Translator:
             translations = self.task.inference_step(self.generator, self.models, sample)
             for index, hypotheses in zip(batch.ids.tolist(), translations):
                 found[numbers[index]] = [self._hypothesis(it) for it in hypotheses[: self.cfg.generation.nbest]]
-        return (found[index] for index in range(len(lines)))
+        return [found[index] for index in range(len(lines))]
 
     def _hypothesis(self, hypothesis) -> Hypothesis:
         pieces = self.task.target_dictionary.string(
@@ -93,9 +93,9 @@ def buffers(lines: Iterable[bytes], size: int) -> Iterator[List[str]]:
     buffer: List[str] = []
     for number, line in enumerate(lines, 1):
         try:
-            buffer.append(line.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise UserError(f"line {number} is not UTF-8: {error.reason} at byte {error.start + 1}") from None
+            buffer.append(decode_line(line, f"line {number}"))
+        except ValueError as error:
+            raise UserError(str(error)) from None
         if len(buffer) == size:
             yield buffer
             buffer = []
@@ -126,9 +126,7 @@ def main(args=None) -> None:
         metavar="N",
         help="lines that are translated together, 1 or more; default: 1 at a terminal, otherwise 256",
     )
-    args = sys.argv[1:] if args is None else list(args)
-    end = args.index("--") if "--" in args else len(args)
-    options, flags = parser.parse_args(args[:end]), args[end + 1 :]
+    options, flags = parse_before_flags(parser, args)
     beam = beam_size(options)
     check_at_least("--nbest", options.nbest, 1)
     if options.nbest > beam:

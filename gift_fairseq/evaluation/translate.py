@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import List
+from typing import List, Tuple
 
 from fairseq import options as fairseq_options
 from fairseq_cli import generate
@@ -41,6 +41,13 @@ def beam_size(options: argparse.Namespace) -> int:
     return options.beam if options.search == "beam" else 1
 
 
+def parse_before_flags(parser: argparse.ArgumentParser, args=None) -> Tuple[argparse.Namespace, List[str]]:
+    """Options from what stands before ``--`` in ``args`` (default: the command line); what stands behind, as it is."""
+    args = sys.argv[1:] if args is None else list(args)
+    end = args.index("--") if "--" in args else len(args)
+    return parser.parse_args(args[:end]), args[end + 1 :]
+
+
 def main(args=None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m gift_fairseq.evaluation.translate", description=__doc__.split("\n")[0]
@@ -49,9 +56,7 @@ def main(args=None) -> None:
     parser.add_argument("--tests", default="test", metavar="NAMES", help="names of its test sets; default: test")
     add_search_options(parser)
     parser.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT", help="RUN/checkpoints/FILE.pt")
-    args = sys.argv[1:] if args is None else list(args)
-    end = args.index("--") if "--" in args else len(args)
-    options, flags = parser.parse_args(args[:end]), args[end + 1 :]
+    options, flags = parse_before_flags(parser, args)
     beam = beam_size(options)
     for checkpoint in options.checkpoints:
         if checkpoint.parent.name != "checkpoints":
