@@ -9,5 +9,5 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 case "${1:-}" in -h | --help) usage "$0"; exit 0 ;; esac
-[ -x "$VENV/bin/python" ] || fail "there is no environment at $VENV: run bash scripts/setup_env.sh first"
-PATH="$VENV/bin:$PATH" tool benchmark "$@"
+environment
+tool benchmark "$@"

@@ -30,15 +30,72 @@ tool() {
     fi
 }
 
+# options "WITH A VALUE" "SWITCHES" FLAGS-OF ARGUMENTS...: every option that is given sets the variable of its name
+# (--vocab-size: VOCAB_SIZE; a switch sets 1); GIVEN is what was given before --, FLAGS what stands behind it, FILES the rest
+options() {
+    local valued=" $1 " switches=" $2 " of="$3" name
+    shift 3
+    GIVEN=() FLAGS=() FILES=()
+    while [ $# -gt 0 ]; do
+        name="${1#--}" name="${name//-/_}"
+        case "$1" in
+            -h | --help) usage "$0"; exit 0 ;;
+            --) FLAGS=("${@:2}"); break ;;
+            -*)
+                if [[ "$switches" == *" $1 "* ]]; then
+                    printf -v "${name^^}" 1
+                elif [[ "$valued" == *" $1 "* ]]; then
+                    [ $# -ge 2 ] || fail "$1 needs a value; see --help"
+                    printf -v "${name^^}" '%s' "$2"
+                    GIVEN+=("$1")
+                    shift
+                else
+                    fail "the option is $1, which is none of this recipe${of:+; flags of $of go after --}; see --help"
+                fi ;;
+            *) FILES+=("$1") ;;
+        esac
+        GIVEN+=("$1")
+        shift
+    done
+    [ ${#FLAGS[@]} = 0 ] || [ -n "$of" ] || fail "${FLAGS[0]} stands after --, but this recipe takes nothing there"
+}
+
+# needed OPTION...: each was given
+needed() {
+    local option
+    for option in "$@"; do
+        [ -n "${!option}" ] || fail "--$(tr 'A-Z_' 'a-z-' <<<"$option") is needed; see --help"
+    done
+}
+
+# no_files: for recipes that take options only
+no_files() { [ ${#FILES[@]} = 0 ] || fail "the argument is ${FILES[0]}, but there are only options; see --help"; }
+
 # check OPTION PATTERN ALLOWED: the value of the variable OPTION against a pattern
 check() {
     [[ "${!1}" =~ ^($2)$ ]] || fail "--$(tr 'A-Z_' 'a-z-' <<<"$1") is '${!1}', but must be $3"
 }
 
+whole() { # whole LEAST OPTION...: whole numbers
+    local option pattern='[0-9]+'
+    [ "$1" = 0 ] || pattern='[1-9][0-9]*'
+    for option in "${@:2}"; do check "$option" "$pattern" "a whole number, $1 or more"; done
+}
+
+rate() { # rate OPTION...: learning rates
+    local option
+    for option in "$@"; do check "$option" '[0-9]*\.?[0-9]+([eE]-?[0-9]+)?' 'a number above 0, 5e-4 say'; done
+}
+
+environment() { # the programs of the environment are found by name
+    [ -x "$VENV/bin/python" ] || fail "there is no environment at $VENV: run bash scripts/setup_env.sh first"
+    export PATH="$VENV/bin:$PATH" PYTHONWARNINGS=ignore
+}
+
 # begin OUT ARGUMENTS...: OUT is this recipe's alone while it runs, and was begun with the same arguments if it exists
 begin() {
     OUT="$1"
-    [ -x "$VENV/bin/python" ] || fail "there is no environment at $VENV: run bash scripts/setup_env.sh first"
+    environment
     mkdir -p "$OUT/done" || fail "--out is $OUT, but that folder cannot be made"
     if command -v flock >/dev/null; then
         exec 8>"$OUT/lock"
@@ -50,7 +107,6 @@ begin() {
         fail "--out is $OUT, which was made with other options ($OUT/settings): choose another folder"
     fi
     mv "$OUT/settings.partial" "$OUT/settings"
-    export PATH="$VENV/bin:$PATH" PYTHONWARNINGS=ignore
     trap stopped EXIT
 }
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gift_fairseq.data import prepare, toy_language
+from gift_fairseq.data import prepare, testsets, toy_language
 from gift_fairseq.data.segmentation import Segmentation, Segmenter, Tokenizer
 from gift_fairseq.options import UserError
 
@@ -151,6 +151,9 @@ def test_bad_text_is_one_sentence_with_file_and_line(corpus, tmp_path, mistake):
         (["--max-ratio", "nan"], "--max-ratio is nan, but must be 1 or more"),
         (["--vocab-size", "9999"], "--vocab-size is 9999, which does not fit the text"),
         (["--workers", "0"], "--workers is 0, but must be 1 or more"),
+        (["--test", "a/x,b/x"], "--test names a set 'x', but each must have a name of its own"),
+        (["--test", "a/valid"], "--test names a set 'valid', but"),
+        (["--dictionary", "nowhere"], "--dictionary is nowhere, but there is no such file"),
     ],
 )
 def test_bad_options(corpus, tmp_path, more, sentence):
@@ -178,7 +181,7 @@ def test_no_more_is_read_ahead_than_said():
 
 
 @pytest.mark.parametrize("subword", ["sentencepiece", "bpe"])
-@pytest.mark.parametrize("tokenizer", ["moses", "none"])
+@pytest.mark.parametrize("tokenizer", ["moses", "moses-escaped", "none"])
 def test_decoding_undoes_encoding(tmp_path, subword, tokenizer):
     text = [
         (f'He said: "well-known houses {n}, aren\'t they?"', f"Er sagte, Häuser ({n}) seien “gut”.") for n in range(50)
@@ -192,8 +195,42 @@ def test_decoding_undoes_encoding(tmp_path, subword, tokenizer):
         segmenter = Segmenter(tmp_path / "out", language)
         pieces = [segmenter.encode(line) for line in side]
         assert pieces == (tmp_path / "out" / "pieces" / f"train.{language}").read_text().splitlines()
-        expected = [line.replace("“", '"').replace("”", '"') if tokenizer == "moses" else line for line in side]
+        expected = [line.replace("“", '"').replace("”", '"') if tokenizer != "none" else line for line in side]
         assert [segmenter.decode(line) for line in pieces] == expected
+
+
+def test_the_raw_test_sets_are_kept_with_their_names_and_references(corpus, tmp_path):
+    """Gzipped, with carriage returns, with a second reference; in the order of fairseq's subsets."""
+    write(corpus, "news", [("one\r", "eins\r"), ("two\u2028", "zwei")], ".gz")
+    (corpus / "news.de.1").write_text("1\n2\n")
+    more = ["--vocab-size", 30, "--test", f"{corpus / 'test'},{corpus / 'news'}"]
+    prepare.main(arguments(corpus, tmp_path / "out", *more))
+    out = tmp_path / "out"
+    assert testsets.names(out) == ["test", "news"]
+    assert [testsets.subset_of(out, name) for name in ("test", "news", "valid")] == ["test", "test1", "valid"]
+    assert testsets.raw_lines(out, "news", "en") == ["one", "two\u2028"]
+    assert testsets.references(out, "news", "de") == [["eins", "zwei"], ["1", "2"]]
+    assert testsets.references(out, "valid", "de") == [["ein gutes Haus"]]
+    with pytest.raises(UserError, match="--testset is train, but must be one of test, news, valid"):
+        testsets.subset_of(out, "train")
+    (corpus / "news.de.1").write_text("1\n")
+    with pytest.raises(UserError, match="news.de.1 has 1 lines, but .*news.en.gz has 2|news.de.gz has 2"):
+        prepare.main(arguments(corpus, tmp_path / "again", *more))
+
+
+@pytest.mark.parametrize("subword", ["sentencepiece", "bpe"])
+def test_subwords_and_dictionary_of_another_model(corpus, tmp_path, subword):
+    prepare.main(arguments(corpus, tmp_path / "one", "--vocab-size", 30, "--subword", subword))
+    model = Segmentation("en", "de", subword=subword).subword_file(tmp_path / "one")
+    (tmp_path / "dict").write_text("ein 3\n")
+    write(corpus, "train", [("other words", "andere Worte")])
+    more = ["--subword", subword, "--subword-model", model, "--dictionary", tmp_path / "dict"]
+    prepare.main(arguments(corpus, tmp_path / "two", *more))
+    assert (tmp_path / "two" / model.name).read_bytes() == model.read_bytes()
+    assert (tmp_path / "two" / "dictionary.txt").read_text() == "ein 3\n"
+    assert (tmp_path / "two" / "pieces" / "test.de").read_text() == (
+        tmp_path / "one" / "pieces" / "test.de"
+    ).read_text()
 
 
 def test_lowercase():
@@ -230,7 +267,8 @@ def test_two_runs_do_not_share_a_folder(corpus, tmp_path):
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
-        ([], "--train, --valid, --test and --out are needed"),
+        ([], "--train is needed"),
+        (["--train", "x", "y"], "the argument is y, but there are only options"),
         (["--train"], "--train needs a value"),
         (["--trian", "x"], "the option is --trian, which is none of this recipe"),
         ("--train x --valid x --test x --out y --tgt en".split(), "--tgt is en, but must be another language"),

@@ -4,8 +4,8 @@
 in ``DIR/done`` once it is finished:
 
 clean   ``DIR/clean/{train,valid,test,test1...}.LANG``: tokenized text; of the training pairs only those that the limits
-        let through, with a count of each reason in ``DIR/clean/filtered.json``
-learn   ``DIR/subwords.*`` from the training split, joint; ``DIR/segmentation.json``
+        let through, with a count of each reason in ``DIR/clean/filtered.json``; ``DIR/raw``: the raw test sets
+learn   ``DIR/subwords.*`` from the training split, joint, or those that were given; ``DIR/segmentation.json``
 apply   ``DIR/pieces/``: the same files in subwords
 
 Lines are streamed in chunks through a pool of workers: memory does not grow with the corpus. The pairs seen before are
@@ -14,6 +14,7 @@ kept on disk.
 
 import argparse
 import errno
+import glob
 import gzip
 import hashlib
 import json
@@ -32,6 +33,7 @@ from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional
 
 from tqdm import tqdm
 
+from gift_fairseq.data import testsets
 from gift_fairseq.data.segmentation import (
     SUBWORDS,
     TOKENIZERS,
@@ -244,14 +246,39 @@ def _list(counts: Counter) -> str:
 def clean(options: argparse.Namespace) -> None:
     segmentation = _segmentation(options)
     splits = [("train", options.train, "--train"), ("valid", options.valid, "--valid")]
-    splits += [(f"test{number or ''}", prefix, "--test") for number, prefix in enumerate(options.test.split(","))]
+    splits += [(testsets.subset(number), prefix, "--test") for number, prefix in enumerate(options.tests)]
     for _, prefix, option in splits:  # before minutes of work
         for language in (options.src, options.tgt):
             find(prefix, language, option)
     (options.out / "clean").mkdir(parents=True, exist_ok=True)
     with multiprocessing.Pool(options.workers, _start_cleaning, (segmentation,)) as pool:
         counts = {name: clean_split(pool, options, name, prefix, option) for name, prefix, option in splits}
+    keep_raw(options)
     write_whole(str(options.out / "clean" / "filtered.json"), json.dumps(counts, indent=1) + "\n")
+
+
+def keep_raw(options: argparse.Namespace) -> None:
+    """The text of validation and test sets as it came, further references (``PREFIX.LANG.1``, ...) too."""
+    names = [Path(prefix).name for prefix in options.tests]
+    for name, prefix in zip([testsets.VALID, *names], [options.valid, *options.tests]):
+        for language in (options.src, options.tgt):
+            raw = find(prefix, language, "--test")
+            length = keep_lines(raw, testsets.raw_file(options.out, name, language))
+            for reference in sorted(raw.parent.glob(f"{glob.escape(Path(prefix).name)}.{language}.[1-9]")):
+                found = keep_lines(reference, testsets.raw_file(options.out, name, language + reference.suffix))
+                if found != length:
+                    raise UserError(f"{reference} has {found} lines, but {raw} has {length}")
+    testsets.write_names(options.out, names)
+
+
+def keep_lines(path: Path, kept: Path) -> int:
+    """Copies a text, unpacked and without carriage returns; how many lines it has."""
+    kept.parent.mkdir(exist_ok=True)
+    lines = 0
+    with written_whole(str(kept), binary=True) as (file,):
+        for lines, line in enumerate(read_lines(path), 1):  # noqa: B007
+            file.write((line[:-1] if line.endswith(b"\r") else line) + b"\n")
+    return lines
 
 
 # ---- learn and apply
@@ -261,7 +288,12 @@ def learn(options: argparse.Namespace) -> None:
     segmentation = _segmentation(options)
     files = [options.out / "clean" / f"train.{language}" for language in (options.src, options.tgt)]
     file = segmentation.subword_file(options.out)
-    if segmentation.subword == "bpe":
+    if options.dictionary:
+        keep_lines(options.dictionary, options.out / "dictionary.txt")
+    if options.subword_model:
+        with written_whole(str(file), binary=True) as (copy,):
+            copy.write(options.subword_model.read_bytes())
+    elif segmentation.subword == "bpe":
         learn_bpe(files, file, options.vocab_size)
     else:
         learn_sentencepiece(files, file, options.vocab_size, LEARN_FROM)
@@ -321,6 +353,8 @@ def main(args=None) -> None:
     parser.add_argument("--min-len", type=int, default=limits.min_len, metavar="N", help="tokens; default: 1")
     parser.add_argument("--max-len", type=int, default=limits.max_len, metavar="N", help="tokens; default: 250")
     parser.add_argument("--max-ratio", type=float, default=limits.max_ratio, metavar="X", help="default: 3, 1 or more")
+    for option, what in (("subword-model", "subwords to take"), ("dictionary", "dictionary of fairseq's to take")):
+        parser.add_argument(f"--{option}", type=Path, metavar="FILE", help=f"{what}, instead of learning from the text")
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count(), metavar="N", help="processes; default: all cores"
     )
@@ -328,6 +362,11 @@ def main(args=None) -> None:
     check_at_least("--vocab-size", options.vocab_size, 1)
     check_at_least("--workers", options.workers, 1)
     options.limits = Limits(options.min_len, options.max_len, options.max_ratio)
+    options.tests = options.test.split(",")
+    testsets.check_names([Path(prefix).name for prefix in options.tests])
+    for option, file in (("--subword-model", options.subword_model), ("--dictionary", options.dictionary)):
+        if file and not file.is_file():
+            raise UserError(f"{option} is {file}, but there is no such file")
     options.tokenizer = options.tokenizer or ("moses" if options.subword == "bpe" else "none")
     try:
         (options.out / "done").mkdir(parents=True, exist_ok=True)

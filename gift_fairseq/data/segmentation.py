@@ -22,7 +22,7 @@ from subword_nmt import learn_bpe as subword_nmt_learn_bpe
 from gift_fairseq.files import write_whole, written_whole
 from gift_fairseq.options import UserError, check_choice
 
-TOKENIZERS = ("moses", "none")
+TOKENIZERS = ("moses", "moses-escaped", "none")
 SUBWORDS = {"sentencepiece": "subwords.model", "bpe": "subwords.codes"}  # with the names of their files
 FILE = "segmentation.json"
 
@@ -62,7 +62,8 @@ class Tokenizer:
     """Text of one language to tokens with blanks between them, and back."""
 
     def __init__(self, segmentation: Segmentation, language: str):
-        self.moses = segmentation.tokenizer == "moses"
+        self.moses = segmentation.tokenizer != "none"
+        self.escape = segmentation.tokenizer == "moses-escaped"  # &apos; for ', as Moses' own scripts write it
         self.lowercase = segmentation.lowercase
         if self.moses:
             self.normalizer = sacremoses.MosesPunctNormalizer(language)
@@ -74,14 +75,14 @@ class Tokenizer:
         line = " ".join(_CONTROL.sub(" ", unicodedata.normalize("NFC", line)).split())
         if self.moses:
             line = self.tokenizer.tokenize(
-                self.normalizer.normalize(line), aggressive_dash_splits=True, return_str=True, escape=False
+                self.normalizer.normalize(line), aggressive_dash_splits=True, return_str=True, escape=self.escape
             )
         return line.lower() if self.lowercase else line
 
     def detokenize(self, line: str) -> str:
         if not self.moses:
             return line
-        return self.detokenizer.detokenize(line.replace(" @-@ ", "-").split(), unescape=False)
+        return self.detokenizer.detokenize(line.replace(" @-@ ", "-").split(), unescape=self.escape)
 
 
 # category Cc but for the blank ones, the zero-width no-break blank, and what only separates lines and paragraphs

@@ -1,0 +1,67 @@
+"""The names and the raw text of validation and test sets, kept beside the data that was made of them.
+
+``DATA/raw/NAME.LANG`` is the text as it came, ``NAME.LANG.1`` and so on further references; ``DATA/raw/testsets.txt``
+names the test sets in the order of fairseq's subsets ``test``, ``test1``, ...
+"""
+
+from pathlib import Path
+from typing import List, Sequence
+
+from gift_fairseq.files import write_whole
+from gift_fairseq.options import UserError
+
+VALID = "valid"  # how the validation set is called, whatever its file
+FILE = "testsets.txt"
+
+
+def subset(number: int) -> str:
+    """fairseq's name of test set ``number``, 0 or more."""
+    return f"test{number or ''}"
+
+
+def check_names(names: Sequence[str]) -> None:
+    """:class:`UserError` where two sets would be called the same."""
+    for number, name in enumerate(names):
+        if not name or name in (VALID, "train", *names[:number]):
+            raise UserError(f"--test names a set '{name}', but each must have a name of its own, not {VALID} or train")
+
+
+def write_names(folder: Path, names: Sequence[str]) -> None:
+    write_whole(str(folder / "raw" / FILE), "".join(name + "\n" for name in names))
+
+
+def names(data: Path) -> List[str]:
+    """The test sets of a data folder, in order; :class:`UserError` if it was not made by ``scripts/prepare.sh``."""
+    try:
+        return (data / "raw" / FILE).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        raise UserError(f"{data} has no raw/{FILE}: prepare the data with scripts/prepare.sh") from None
+
+
+def subset_of(data: Path, name: str) -> str:
+    """fairseq's subset of the set ``name``; :class:`UserError` if the folder has none of that name."""
+    if name == VALID:
+        return VALID
+    known = names(data)
+    if name not in known:
+        raise UserError(f"--testset is {name}, but must be one of {', '.join([*known, VALID])}")
+    return subset(known.index(name))
+
+
+def raw_file(folder: Path, name: str, language: str) -> Path:
+    return folder / "raw" / f"{name}.{language}"
+
+
+def raw_lines(data: Path, name: str, language: str) -> List[str]:
+    """Line by line, without what ends the lines; :class:`UserError` where the file is missing."""
+    path = raw_file(data, name, language)
+    try:
+        return path.read_text(encoding="utf-8").split("\n")[:-1]  # not splitlines: text may hold U+2028
+    except OSError:
+        raise UserError(f"{path} is missing: prepare the data with scripts/prepare.sh") from None
+
+
+def references(data: Path, name: str, language: str) -> List[List[str]]:
+    """All references of a set, each a list of lines: the one of the pair first."""
+    further = sorted((data / "raw").glob(f"{name}.{language}.[1-9]"))
+    return [raw_lines(data, name, language), *(raw_lines(data, name, language + path.suffix) for path in further)]
