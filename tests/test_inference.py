@@ -10,8 +10,7 @@ from test_recipes import recipe
 from gift_fairseq.data import toy_language
 from gift_fairseq.data.segmentation import Segmenter
 from gift_fairseq.evaluation import inference
-from gift_fairseq.evaluation.scores import read_lines_of
-from gift_fairseq.evaluation.translate import fairseq_generate
+from gift_fairseq.evaluation.translate import GENERATOR_FLAGS, fairseq_generate, read_best
 from gift_fairseq.options import UserError
 
 MODEL = (
@@ -45,7 +44,7 @@ def inferred(monkeypatch, capsys, text, data, checkpoint, *more):
             return False
 
     monkeypatch.setattr(sys, "stdin", Stdin(io.BytesIO(text)))
-    arguments = ["--data", data, "--checkpoint", checkpoint, *more, "--", "--cpu", "--max-len-b", 20]
+    arguments = ["--data", data, "--checkpoint", checkpoint, *more, "--", "--cpu"]
     inference.main([str(word) for word in arguments])
     return capsys.readouterr().out.splitlines()
 
@@ -55,13 +54,13 @@ def inferred(monkeypatch, capsys, text, data, checkpoint, *more):
 def test_same_as_fairseq_generate_on_the_prepared_data(trained, tmp_path, monkeypatch, capsys, search):
     text, data, checkpoint = trained
     beam = {"beam": "5", "greedy": "1"}[search]
-    flags = "--cpu --max-len-b 20 --max-tokens 4000 --required-batch-size-multiple 1 --num-workers 0".split()
     fairseq_generate(
-        [str(data), "--task", "gift_translation", "--path", str(checkpoint), "--beam", beam, *flags],
+        [str(data), "--task", "gift_translation", "--path", str(checkpoint), "--beam", beam, "--cpu"]
+        + GENERATOR_FLAGS.split(),
         tmp_path / "out.txt",
     )
     segmenter = Segmenter(data, "de")
-    expected = [segmenter.decode(line) for line in read_lines_of(tmp_path / "out.txt", "H")]
+    expected = [segmenter.decode(line) for line in read_best(tmp_path / "out.txt")]
     raw = (text / "test.en").read_bytes()
     for buffer in (256, 7):
         capsys.readouterr()

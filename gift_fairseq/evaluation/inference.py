@@ -19,7 +19,7 @@ from fairseq_cli.generate import get_symbols_to_strip_from_output
 from fairseq_cli.interactive import make_batches
 
 from gift_fairseq.data.segmentation import Segmentation, Segmenter, decode_line
-from gift_fairseq.evaluation.translate import add_search_options, beam_size, parse_before_flags
+from gift_fairseq.evaluation.translate import GENERATOR_FLAGS, add_search_options, beam_size, parse_before_flags
 from gift_fairseq.options import UserError, check_at_least
 from gift_fairseq.quiet import quiet
 from gift_fairseq.tasks import gift_translation  # noqa: F401  registers the task
@@ -42,7 +42,8 @@ class Translator:
         segmentation = Segmentation.read(data)
         self.source, self.target = (Segmenter(data, language) for language in (segmentation.src, segmentation.tgt))
         arguments = [str(data), "--task", "gift_translation", "-s", segmentation.src, "-t", segmentation.tgt]
-        arguments += ["--path", str(checkpoint), "--beam", str(beam), "--nbest", str(nbest), "--max-tokens", "4000"]
+        arguments += ["--path", str(checkpoint), "--beam", str(beam), "--nbest", str(nbest)]
+        arguments += GENERATOR_FLAGS.split()
         parser = fairseq_options.get_interactive_generation_parser()
         self.cfg = convert_namespace_to_omegaconf(fairseq_options.parse_args_and_arch(parser, [*arguments, *flags]))
         self.use_cuda = torch.cuda.is_available() and not self.cfg.common.cpu
@@ -107,7 +108,7 @@ def main(args=None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m gift_fairseq.evaluation.inference",
         description=__doc__.split("\n")[0],
-        epilog="What follows -- goes to fairseq's generator: --lenpen 0.6, --fp16, --cpu.",
+        epilog=f"What follows -- goes to fairseq's generator, after {GENERATOR_FLAGS}.",
     )
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="the data folder of scripts/prepare.sh")
     parser.add_argument("--checkpoint", required=True, type=Path, metavar="FILE", help="a model trained on it")

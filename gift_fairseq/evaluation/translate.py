@@ -1,8 +1,9 @@
 """fairseq-generate for several checkpoints and test sets in one process, which pays for its imports once.
 
-``python -m gift_fairseq.evaluation.translate DATA --tests "NAME..." --search beam CHECKPOINT... [-- FLAGS]`` translates
-the test sets of the binarized ``DATA`` (its subsets test, test1, ..., in the order of the names) with every
-``RUN/checkpoints/FILE.pt`` and writes what fairseq-generate prints to ``RUN/generate/NAME.SEARCH.txt``.
+``python -m gift_fairseq.evaluation.translate DATA --search beam CHECKPOINT... [-- FLAGS]`` (``scripts/evaluate.sh``)
+translates test sets of the data folder that ``scripts/prepare.sh`` made with every ``RUN/checkpoints/FILE.pt``.
+``RUN/generate/NAME.SEARCH.txt`` are the translations, detokenized, a line for a line; ``NAME.SEARCH.log`` beside it is
+what fairseq-generate printed. SEARCH is ``greedy``, or ``beam5`` for a beam of five.
 """
 
 import argparse
@@ -10,13 +11,20 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from fairseq import options as fairseq_options
 from fairseq_cli import generate
 
+from gift_fairseq.data import testsets
+from gift_fairseq.data.segmentation import Segmentation, Segmenter
+from gift_fairseq.files import write_whole
 from gift_fairseq.options import UserError, check_at_least
 from gift_fairseq.tasks import gift_translation  # noqa: F401  registers the task
+
+# A hypothesis is at most twice as long as its source and 20 subwords. Batch sizes in multiples of 8, fairseq's default,
+# would drop the sentences that remain; its default of one worker to load data makes every test set wait for its end.
+GENERATOR_FLAGS = "--max-tokens 4000 --max-len-a 2 --max-len-b 20 --required-batch-size-multiple 1 --num-workers 0"
 
 
 def fairseq_generate(arguments: List[str], output: Path) -> None:
@@ -30,6 +38,21 @@ def fairseq_generate(arguments: List[str], output: Path) -> None:
         os.replace(Path(partial) / f"generate-{parsed.gen_subset}.txt", output)
 
 
+def read_best(path: Path) -> List[str]:
+    """The best hypothesis of every sentence in ``path``, in subwords, in the order of the test set.
+
+    fairseq-generate writes sentences by length, the best hypothesis first. :class:`UserError` where one is missing.
+    """
+    best: Dict[int, str] = {}
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        if line.startswith("H-"):
+            number, _, text = line.split("\t", 2)
+            best.setdefault(int(number[2:]), text)
+    if sorted(best) != list(range(len(best))) or not best:
+        raise UserError(f"{path} lacks sentences: run fairseq-generate again, on the whole test set")
+    return [best[number] for number in range(len(best))]
+
+
 def add_search_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--search", choices=("beam", "greedy"), default="beam", help="default: beam")
     parser.add_argument("--beam", type=int, default=5, metavar="N", help="beam size of beam, 2 or more; default: 5")
@@ -41,6 +64,11 @@ def beam_size(options: argparse.Namespace) -> int:
     return options.beam if options.search == "beam" else 1
 
 
+def search_name(beam: int) -> str:
+    """``greedy`` for a beam of one; ``beam5`` for one of five."""
+    return f"beam{beam}" if beam > 1 else "greedy"
+
+
 def parse_before_flags(parser: argparse.ArgumentParser, args=None) -> Tuple[argparse.Namespace, List[str]]:
     """Options from what stands before ``--`` in ``args`` (default: the command line); what stands behind, as it is."""
     args = sys.argv[1:] if args is None else list(args)
@@ -48,28 +76,49 @@ def parse_before_flags(parser: argparse.ArgumentParser, args=None) -> Tuple[argp
     return parser.parse_args(args[:end]), args[end + 1 :]
 
 
+def run_of(checkpoint: Path, out: Optional[Path]) -> Path:
+    """The folder of the run that ``checkpoint`` belongs to; :class:`UserError` if nothing says which."""
+    if out is not None:
+        return out
+    if checkpoint.parent.name != "checkpoints":
+        raise UserError(f"CHECKPOINT is {checkpoint}, but must be RUN/checkpoints/FILE.pt, or --out name the folder")
+    return checkpoint.parent.parent
+
+
 def main(args=None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m gift_fairseq.evaluation.translate", description=__doc__.split("\n")[0]
+        prog="python -m gift_fairseq.evaluation.translate",
+        description=__doc__.split("\n")[0],
+        epilog=f"What follows -- goes to fairseq-generate, after {GENERATOR_FLAGS}.",
     )
-    parser.add_argument("data", metavar="DATA", help="folder of fairseq-preprocess")
-    parser.add_argument("--tests", default="test", metavar="NAMES", help="names of its test sets; default: test")
+    parser.add_argument("data", type=Path, metavar="DATA", help="the data folder of scripts/prepare.sh")
+    parser.add_argument("--testset", metavar="NAME,...", help="test sets, or valid; default: all test sets")
     add_search_options(parser)
+    parser.add_argument(
+        "--out", type=Path, metavar="RUN", help="folder for one checkpoint that lies in no run's folder"
+    )
     parser.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT", help="RUN/checkpoints/FILE.pt")
     options, flags = parse_before_flags(parser, args)
     beam = beam_size(options)
-    for checkpoint in options.checkpoints:
-        if checkpoint.parent.name != "checkpoints":
-            raise UserError(f"CHECKPOINT is {checkpoint}, but must be RUN/checkpoints/FILE.pt")
-    for checkpoint in options.checkpoints:
-        run = checkpoint.parent.parent
-        for number, name in enumerate(options.tests.split()):
-            print(f"  {run.name}: {name}, {options.search}", flush=True)
+    segmentation = Segmentation.read(options.data)
+    segmenter = Segmenter(options.data, segmentation.tgt)
+    sets = options.testset.split(",") if options.testset else testsets.names(options.data)
+    subsets = {name: testsets.subset_of(options.data, name) for name in sets}
+    if options.out and len(options.checkpoints) > 1:
+        raise UserError(f"--out is {options.out}, but there are {len(options.checkpoints)} checkpoints: it takes one")
+    runs = [run_of(checkpoint, options.out) for checkpoint in options.checkpoints]
+    for run, checkpoint in zip(runs, options.checkpoints):
+        for name, subset in subsets.items():
+            print(f"  {run.name}: {name}, {search_name(beam)}", flush=True)
+            output = run / "generate" / f"{name}.{search_name(beam)}"
             fairseq_generate(
-                [options.data, "--task", "gift_translation", "--path", str(checkpoint), "--beam", str(beam)]
-                + ["--gen-subset", f"test{number or ''}", *flags],
-                run / "generate" / f"{name}.{options.search}.txt",
+                [str(options.data), "--task", "gift_translation", "-s", segmentation.src, "-t", segmentation.tgt]
+                + ["--path", str(checkpoint), "--beam", str(beam), "--gen-subset", subset]
+                + [*GENERATOR_FLAGS.split(), *flags],
+                Path(f"{output}.log"),
             )
+            lines = [segmenter.decode(line) for line in read_best(Path(f"{output}.log"))]
+            write_whole(f"{output}.txt", "".join(line + "\n" for line in lines))
 
 
 if __name__ == "__main__":
