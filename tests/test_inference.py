@@ -44,7 +44,7 @@ def inferred(monkeypatch, capsys, text, data, checkpoint, *more):
             return False
 
     monkeypatch.setattr(sys, "stdin", Stdin(io.BytesIO(text)))
-    arguments = ["--data", data, "--checkpoint", checkpoint, *more, "--", "--cpu"]
+    arguments = ["--data", data, "--checkpoint", checkpoint, *more, "--", "--cpu", "--max-len-b", 20]
     inference.main([str(word) for word in arguments])
     return capsys.readouterr().out.splitlines()
 
@@ -56,7 +56,7 @@ def test_same_as_fairseq_generate_on_the_prepared_data(trained, tmp_path, monkey
     beam = {"beam": "5", "greedy": "1"}[search]
     fairseq_generate(
         [str(data), "--task", "gift_translation", "--path", str(checkpoint), "--beam", beam, "--cpu"]
-        + GENERATOR_FLAGS.split(),
+        + [*GENERATOR_FLAGS.split(), "--max-len-b", "20"],
         tmp_path / "out.txt",
     )
     segmenter = Segmenter(data, "de")
