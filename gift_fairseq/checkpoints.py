@@ -4,10 +4,12 @@ import argparse
 import os
 import pickle
 import zipfile
+from typing import Any, Dict
 
 import torch
 from fairseq.data import Dictionary
 
+from gift_fairseq.files import written_whole
 from gift_fairseq.options import UserError
 
 
@@ -20,14 +22,18 @@ def allow_fairseq_checkpoints() -> None:
     torch.serialization.add_safe_globals([argparse.Namespace])
 
 
-def check_checkpoint(option: str, path: str, source: Dictionary, target: Dictionary) -> None:
-    """:class:`UserError` naming ``option`` unless ``path`` is a whole fairseq checkpoint over these dictionaries."""
+def read_checkpoint(option: str, path: str) -> Dict[str, Any]:
+    """What the fairseq checkpoint ``path`` holds, its tensors left on disk until they are used.
+
+    :class:`UserError` naming ``option`` if there is no such file, it is not whole, or it carries code.
+    """
     if not os.path.isfile(path):
         raise UserError(f"{option} is {path}, but there is no such file")
     try:
         # mmap: the tensors of a checkpoint (a zip file since torch 1.6) are not read for this
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-        model = state["model"]
+        state["model"].keys()
+        return state
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error):
             raise UserError(
@@ -35,8 +41,13 @@ def check_checkpoint(option: str, path: str, source: Dictionary, target: Diction
                 "tensors and options are loaded"
             ) from None
         raise UserError(_broken(option, path)) from None
-    except (RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError):
+    except (RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError, AttributeError):
         raise UserError(_broken(option, path)) from None
+
+
+def check_checkpoint(option: str, path: str, source: Dictionary, target: Dictionary) -> None:
+    """:class:`UserError` naming ``option`` unless ``path`` is a whole fairseq checkpoint over these dictionaries."""
+    model = read_checkpoint(option, path)["model"]
     for side, dictionary in (("encoder", source), ("decoder", target)):
         embedding = model.get(f"{side}.embed_tokens.weight")
         if embedding is not None and embedding.size(0) != len(dictionary):
@@ -48,3 +59,12 @@ def check_checkpoint(option: str, path: str, source: Dictionary, target: Diction
 
 def _broken(option: str, path: str) -> str:
     return f"{option} is {path}, which is no whole fairseq checkpoint: it may have been cut off when it was written"
+
+
+def write_checkpoint(state: Dict[str, Any], path: str) -> None:
+    """``state`` as the file ``path``, written whole; :class:`UserError` if it cannot be."""
+    try:
+        with written_whole(path, binary=True) as (file,):
+            torch.save(state, file)
+    except OSError as error:
+        raise UserError(f"{error.filename or path} cannot be written: {error.strerror}") from None
