@@ -37,7 +37,7 @@ def average(paths: List[Path]) -> Dict[str, Any]:
 def last_epochs(folder: Path, number: int) -> List[Path]:
     """The ``number`` newest of fairseq's epoch checkpoints (``checkpoint3.pt``) in ``folder``, the oldest first.
 
-    :class:`UserError` if there are not that many.
+    Fewer if there are fewer; :class:`UserError` if there is none.
     """
     check_at_least("--last", number, 1)
     epochs = sorted(
@@ -45,8 +45,8 @@ def last_epochs(folder: Path, number: int) -> List[Path]:
         for path in folder.glob("checkpoint*.pt")
         if (match := re.fullmatch(r"checkpoint(\d+)\.pt", path.name))
     )
-    if len(epochs) < number:
-        raise UserError(f"--last is {number}, but {folder} has {len(epochs)} checkpoints of epochs: train for longer")
+    if not epochs:
+        raise UserError(f"--last is {number}, but {folder} has no checkpoint of an epoch: train for longer")
     return [path for _, path in epochs[-number:]]
 
 

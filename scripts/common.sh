@@ -30,23 +30,30 @@ tool() {
     fi
 }
 
+# of scripts/train.sh, and of the recipes that hand them on to it
+TRAINING_OPTIONS="--patience --average --precision --seed --gpus --nodes --node-rank --master --wandb"
+TRAINING_SWITCHES="--tensorboard"
+
+# variable --OPTION: REPLY is the name of the variable that holds its value
+variable() { REPLY="${1#--}" REPLY="${REPLY//-/_}" REPLY="${REPLY^^}"; }
+
 # options "WITH A VALUE" "SWITCHES" FLAGS-OF ARGUMENTS...: every option that is given sets the variable of its name
 # (--vocab-size: VOCAB_SIZE; a switch sets 1); GIVEN is what was given before --, FLAGS what stands behind it, FILES the rest
 options() {
-    local valued=" $1 " switches=" $2 " of="$3" name
+    local valued=" $1 " switches=" $2 " of="$3"
     shift 3
     GIVEN=() FLAGS=() FILES=()
     while [ $# -gt 0 ]; do
-        name="${1#--}" name="${name//-/_}"
+        variable "$1"
         case "$1" in
             -h | --help) usage "$0"; exit 0 ;;
             --) FLAGS=("${@:2}"); break ;;
             -*)
                 if [[ "$switches" == *" $1 "* ]]; then
-                    printf -v "${name^^}" 1
+                    printf -v "$REPLY" 1
                 elif [[ "$valued" == *" $1 "* ]]; then
                     [ $# -ge 2 ] || fail "$1 needs a value; see --help"
-                    printf -v "${name^^}" '%s' "$2"
+                    printf -v "$REPLY" '%s' "$2"
                     GIVEN+=("$1")
                     shift
                 else

@@ -20,6 +20,7 @@ from gift_fairseq.data import testsets
 from gift_fairseq.data.segmentation import Segmentation, Segmenter
 from gift_fairseq.files import write_whole
 from gift_fairseq.options import UserError, check_at_least
+from gift_fairseq.quiet import quiet
 from gift_fairseq.tasks import gift_translation  # noqa: F401  registers the task
 
 # Batch sizes in multiples of 8, fairseq's default, would drop the sentences that remain; its default of one worker to
@@ -34,7 +35,8 @@ def fairseq_generate(arguments: List[str], output: Path) -> None:
         parsed = fairseq_options.parse_args_and_arch(
             fairseq_options.get_generation_parser(), input_args=[*arguments, "--results-path", partial]
         )
-        generate.main(parsed)
+        with quiet():
+            generate.main(parsed)
         os.replace(Path(partial) / f"generate-{parsed.gen_subset}.txt", output)
 
 
