@@ -34,15 +34,25 @@ def option(name: str) -> str:
 
 
 def model_flags(arch: str, values: Dict[str, Any]) -> List[str]:
-    """``--arch`` and those of the model's own options in ``values`` that differ from what ``arch`` sets by itself."""
+    """``--arch`` and those of the model's own options in ``values`` that ``arch`` would not set by itself.
+
+    What follows from another option (the decoder's width from the encoder's) is left out.
+    """
     parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS, add_help=False)
     ARCH_MODEL_REGISTRY[arch].add_args(parser)
-    defaults = parser.parse_args([])
-    ARCH_CONFIG_REGISTRY[arch](defaults)
+
+    def follows(name: str) -> bool:
+        others = argparse.Namespace(**{key: value for key, value in values.items() if key != name})
+        try:
+            ARCH_CONFIG_REGISTRY[arch](others)
+        except AssertionError:  # lightconv wants as many kernel sizes as layers
+            return False
+        return getattr(others, name, False) == values[name]
+
     flags = ["--arch", arch]
     for action in parser._actions:
         value = values.get(action.dest)
-        if value is None or value == getattr(defaults, action.dest, action.const is None):
+        if value is None or follows(action.dest):
             continue
         if action.nargs != 0:
             flags += [action.option_strings[-1], str(value)]
