@@ -18,6 +18,7 @@ setup(
         'fairseq-fixed==0.12.3.1; python_version >= "3.11"',
         'fairseq==0.12.2; python_version < "3.11"',
         "torch>=2.6",  # the safe unpickler with its list of allowed classes is the default from here on
+        "matplotlib>=3.7",
         "psutil>=5.9",
         "sacrebleu>=2.3",
         "sacremoses>=0.1",

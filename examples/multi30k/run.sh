@@ -1,29 +1,23 @@
 #!/usr/bin/env bash
 # Multi30k English-German: the results table of README.md beside this file, from the raw files.
 #
-#   bash examples/multi30k/run.sh --raw DIR [--out DIR] [-- FLAGS OF FAIRSEQ-TRAIN FOR ALL RUNS]
+#   bash examples/multi30k/run.sh --raw DIR [OPTIONS] [-- FLAGS OF FAIRSEQ-TRAIN FOR ALL RUNS]
 #
-#   --raw DIR   train, val and test_2016_flickr, as NAME.en.gz and NAME.de.gz (29,000, 1,014 and 1,000 lines)
-#   --out DIR   where everything goes; default: runs/multi30k
+#   --raw DIR        train, val and test_2016_flickr, as NAME.en.gz and NAME.de.gz (29,000, 1,014 and 1,000 lines)
+#   --out DIR        where everything goes; default: runs/multi30k
+#   --seeds "N..."   every fine-tuning is made once with each; default: "1 2 3"
+#   --updates N      updates of the baseline; default: 1000
+#   --warmup N       updates until its peak rate of 2e-3; default: 400
 #
 # Run again, it resumes and skips what is done.
 
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/common.sh"
 
-RAW='' OUT="$PROJECT/runs/multi30k"
-while [ $# -gt 0 ]; do
-    case "$1" in
-        -h | --help) usage "$0"; exit 0 ;;
-        --) shift; break ;;
-        --raw | --out)
-            [ $# -ge 2 ] || fail "$1 needs a folder; see --help"
-            if [ "$1" = --raw ]; then RAW="$2"; else OUT="$2"; fi
-            shift 2 ;;
-        *) fail "the option is $1, but there are --raw DIR and --out DIR; see --help" ;;
-    esac
-done
-[ -n "$RAW" ] || fail "--raw is needed: the folder with train.en.gz and the others; see --help"
+RAW='' OUT="$PROJECT/runs/multi30k" SEEDS="1 2 3" UPDATES=1000 WARMUP=400
+options "--raw --out --seeds --updates --warmup" '' fairseq-train "$@"
+no_files
+needed RAW
 
 bash "$PROJECT/scripts/setup_env.sh"
 
@@ -37,7 +31,8 @@ for language in en de; do
     done
 done
 exec bash "$PROJECT/scripts/compare.sh" --text "$OUT/text" --out "$OUT" --tests test_2016_flickr \
-    --vocab-size 8000 --lr 2e-3 --warmup 800 --updates 2000 --finetune-lr 5e-4 --finetune-updates 136 -- \
+    --vocab-size 8000 --lr 2e-3 --warmup "$WARMUP" --updates "$UPDATES" --seeds "$SEEDS" --finetune-lr 5e-4 \
+    --finetune-updates 136 -- \
     --encoder-layers 3 --decoder-layers 3 --encoder-embed-dim 256 --decoder-embed-dim 256 \
     --encoder-ffn-embed-dim 512 --decoder-ffn-embed-dim 512 --encoder-attention-heads 8 --decoder-attention-heads 8 \
-    --dropout 0.3 --max-tokens 4096 "$@"
+    --dropout 0.3 --max-tokens 4096 "${FLAGS[@]}"

@@ -103,12 +103,12 @@ def main(args=None) -> None:
     options, flags = parse_before_flags(parser, args)
     beam = beam_size(options)
     segmentation = Segmentation.read(options.data)
-    segmenter = Segmenter(options.data, segmentation.tgt)
     sets = options.testset.split(",") if options.testset else testsets.names(options.data)
     subsets = {name: testsets.subset_of(options.data, name) for name in sets}
     if options.out and len(options.checkpoints) > 1:
         raise UserError(f"--out is {options.out}, but there are {len(options.checkpoints)} checkpoints: it takes one")
     runs = [run_of(checkpoint, options.out) for checkpoint in options.checkpoints]
+    segmenter = Segmenter(options.data, segmentation.tgt)
     for run, checkpoint in zip(runs, options.checkpoints):
         for name, subset in subsets.items():
             print(f"  {run.name}: {name}, {search_name(beam)}", flush=True)
