@@ -34,6 +34,15 @@ tool() {
 TRAINING_OPTIONS="--patience --average --precision --seed --gpus --nodes --node-rank --master --wandb"
 TRAINING_SWITCHES="--tensorboard"
 
+# training_options: a recipe that hands them on, before it reads its options: none is given yet
+training_options() {
+    local option
+    for option in $TRAINING_OPTIONS $TRAINING_SWITCHES; do
+        variable "$option"
+        printf -v "$REPLY" ''
+    done
+}
+
 # variable --OPTION: REPLY is the name of the variable that holds its value
 variable() { REPLY="${1#--}" REPLY="${REPLY//-/_}" REPLY="${REPLY^^}"; }
 
@@ -65,6 +74,20 @@ options() {
         shift
     done
     [ ${#FLAGS[@]} = 0 ] || [ -n "$of" ] || fail "${FLAGS[0]} stands after --, but this recipe takes nothing there"
+}
+
+# hand_on: TRAINING is what was given of the options of training
+hand_on() {
+    local option
+    TRAINING=()
+    for option in $TRAINING_OPTIONS; do
+        variable "$option"
+        [ -z "${!REPLY}" ] || TRAINING+=("$option" "${!REPLY}")
+    done
+    for option in $TRAINING_SWITCHES; do
+        variable "$option"
+        [ -z "${!REPLY}" ] || TRAINING+=("$option")
+    done
 }
 
 # needed OPTION...: each was given

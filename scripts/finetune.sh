@@ -20,7 +20,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 STRATEGY='' FROM='' DATA='' OUT='' CONTROL='' NO_CONTROL='' LR='' UPDATES=1000
-PATIENCE='' AVERAGE='' PRECISION='' SEED='' GPUS='' NODES='' NODE_RANK='' MASTER='' TENSORBOARD='' WANDB=''
+training_options
 options "--strategy --from --data --out --control --lr --updates $TRAINING_OPTIONS" \
     "--no-control $TRAINING_SWITCHES" fairseq-train "$@"
 no_files
@@ -33,19 +33,13 @@ name="${strategy[0]}"
     fail "--strategy is '$name', but must be standard, auxiliary, recurrent or generative"
 environment
 
-training=() # what was given for train.sh
-for option in $TRAINING_OPTIONS; do
-    variable "$option"
-    [ -z "${!REPLY}" ] || training+=("$option" "${!REPLY}")
-done
-[ -z "$TENSORBOARD" ] || training+=(--tensorboard)
-
+hand_on
 found="$(tool finetune_flags --data "$DATA" --from "$FROM")"
 mapfile -t flags <<<"$found"
 [ -z "$LR" ] || flags+=(--lr "$LR")
 
 finetune() { # finetune RUN CRITERION FLAGS...
-    bash "$PROJECT/scripts/train.sh" --data "$DATA" --out "$1" --criterion "$2" --updates "$UPDATES" "${training[@]}" -- \
+    bash "$PROJECT/scripts/train.sh" --data "$DATA" --out "$1" --criterion "$2" --updates "$UPDATES" "${TRAINING[@]}" -- \
         "${flags[@]}" --lr-scheduler fixed --warmup-updates 0 --finetune-from-model "$FROM" "${@:3}" "${FLAGS[@]}"
 }
 

@@ -9,7 +9,7 @@
 #   --src L, --tgt L           languages; default: en, de
 #   --subword S                sentencepiece or bpe (subword-nmt); default: sentencepiece
 #   --vocab-size N             pieces, or merge operations of bpe, learnt on the training split; default: 32000
-#   --tokenizer T              moses (sacremoses), moses-escaped (writes &apos; for '), none; default: moses for bpe,
+#   --tokenizer T              moses (sacremoses), moses-bare (as Moses' tokenizer.perl alone), none; default: moses for bpe,
 #                              none for sentencepiece
 #   --lowercase                default: off
 #   --min-len N, --max-len N   tokens of each side of a training pair; default: 1, 250

@@ -12,30 +12,28 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 OUT='' FAST=''
-while [ $# -gt 0 ]; do
-    case "$1" in
-        -h | --help) usage "$0"; exit 0 ;;
-        --) shift; break ;;
-        --fast) FAST=1; shift ;;
-        --out) [ $# -ge 2 ] || fail "--out needs a folder; see --help"; OUT="$2"; shift 2 ;;
-        *) fail "the option is $1, but there are --out DIR and --fast; see --help" ;;
-    esac
-done
+options --out --fast fairseq-train "$@"
+no_files
 OUT="${OUT:-$PROJECT/runs/$([ -n "$FAST" ] && echo fast || echo quickstart)}"
 
 bash "$PROJECT/scripts/setup_env.sh"
 
-CORPUS=() SIZES=(--vocab-size 1000 --lr 3e-3 --warmup 100 --updates 500 --finetune-updates 60)
+CORPUS=() VOCAB_SIZE=1000 WARMUP=100 UPDATES=500 FINETUNE_UPDATES=60
 if [ -n "$FAST" ]; then
-    CORPUS=(--train 400 --valid 10 --test 10 --test-long 10)
-    SIZES=(--vocab-size 300 --lr 3e-3 --warmup 5 --updates 10 --finetune-updates 3)
+    CORPUS=(--train 400 --valid 10 --test 10 --test-long 10) VOCAB_SIZE=300 WARMUP=5 UPDATES=10 FINETUNE_UPDATES=3
 fi
-if [ ! -f "$OUT/text/test_long.de" ]; then
+TEXT="$OUT/text" DATA="$OUT/prepared/data"
+if [ ! -f "$TEXT/test_long.de" ]; then
     say "generating the toy language pair"
-    PATH="$VENV/bin:$PATH" tool data.toy_language --out "$OUT/text" "${CORPUS[@]}"
+    PATH="$VENV/bin:$PATH" tool data.toy_language --out "$TEXT" "${CORPUS[@]}"
 fi
-exec bash "$PROJECT/scripts/compare.sh" --text "$OUT/text" --out "$OUT" --tests "test test_long" "${SIZES[@]}" \
-    --finetune-lr 5e-4 -- \
+bash "$PROJECT/scripts/prepare.sh" --train "$TEXT/train" --valid "$TEXT/valid" --test "$TEXT/test,$TEXT/test_long" \
+    --vocab-size "$VOCAB_SIZE" --out "$OUT/prepared"
+bash "$PROJECT/scripts/train.sh" --data "$DATA" --out "$OUT/runs/baseline" --lr 3e-3 --warmup "$WARMUP" \
+    --updates "$UPDATES" --max-tokens 2048 -- --lr-scheduler polynomial_decay --total-num-update "$UPDATES" \
+    --end-learning-rate 1.5e-4 \
     --encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 128 --decoder-embed-dim 128 \
     --encoder-ffn-embed-dim 256 --decoder-ffn-embed-dim 256 --encoder-attention-heads 4 --decoder-attention-heads 4 \
-    --dropout 0.1 --max-tokens 2048 --num-workers 0 "$@"
+    --dropout 0.1 --eval-free-running --num-workers 0 "${FLAGS[@]}"
+exec bash "$PROJECT/scripts/compare.sh" --data "$DATA" --from "$OUT/runs/baseline/checkpoints/checkpoint_best.pt" \
+    --out "$OUT" --lr 5e-4 --updates "$FINETUNE_UPDATES" -- --num-workers 0 "${FLAGS[@]}"

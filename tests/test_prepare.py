@@ -181,7 +181,7 @@ def test_no_more_is_read_ahead_than_said():
 
 
 @pytest.mark.parametrize("subword", ["sentencepiece", "bpe"])
-@pytest.mark.parametrize("tokenizer", ["moses", "moses-escaped", "none"])
+@pytest.mark.parametrize("tokenizer", ["moses", "moses-bare", "none"])
 def test_decoding_undoes_encoding(tmp_path, subword, tokenizer):
     text = [
         (f'He said: "well-known houses {n}, aren\'t they?"', f"Er sagte, Häuser ({n}) seien “gut”.") for n in range(50)
@@ -195,8 +195,21 @@ def test_decoding_undoes_encoding(tmp_path, subword, tokenizer):
         segmenter = Segmenter(tmp_path / "out", language)
         pieces = [segmenter.encode(line) for line in side]
         assert pieces == (tmp_path / "out" / "pieces" / f"train.{language}").read_text().splitlines()
-        expected = [line.replace("“", '"').replace("”", '"') if tokenizer != "none" else line for line in side]
+        expected = [line.replace("“", '"').replace("”", '"') if tokenizer == "moses" else line for line in side]
         assert [segmenter.decode(line) for line in pieces] == expected
+
+
+@pytest.mark.parametrize(
+    "tokenizer, expected",
+    [
+        ("moses", 'the well @-@ known " house " isn \'t big .'),
+        ("moses-bare", "the well-known “ house ” isn &apos;t big ."),
+        ("none", "the well-known “house” isn't big."),
+    ],
+)
+def test_tokenizers_by_hand(tokenizer, expected):
+    segmentation = Segmentation("en", "de", tokenizer=tokenizer, lowercase=True)
+    assert Tokenizer(segmentation, "en").tokenize("The well-known  “house” isn't big.") == expected
 
 
 def test_the_raw_test_sets_are_kept_with_their_names_and_references(corpus, tmp_path):

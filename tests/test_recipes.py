@@ -74,34 +74,32 @@ def test_other_options_do_not_mix_into_a_folder(quickstart):
 @pytest.mark.system
 def test_a_failing_stage_stops_the_recipe(tmp_path):
     """A stage that fails and a script that goes on; and the traceback stays in the log's last lines."""
-    text = tmp_path / "text"
-    toy_language.main(["--out", str(text), "--train", "300", "--valid", "9", "--test", "9", "--test-long", "9"])
-    done = recipe(
-        "scripts/compare.sh", "--text", text, "--out", tmp_path / "out", "--vocab-size", 300, "--", "--dropout", "high"
-    )
+    done = recipe("scripts/quickstart.sh", "--fast", "--out", tmp_path, "--", "--dropout", "high")
     assert done.returncode != 0
-    assert (
-        "stage train failed" in done.stderr
-        and "stage train-baseline failed" in done.stderr
-        and "invalid float value: 'high'" in done.stderr
-    )
-    assert not (tmp_path / "out" / "done" / "train-baseline").exists() and "training standard" not in done.stderr
+    assert "stage train failed" in done.stderr and "invalid float value: 'high'" in done.stderr
+    assert not (tmp_path / "runs" / "baseline" / "done" / "train").exists() and "training standard" not in done.stderr
+
+
+COMPARE = "--data x --from run/checkpoints/a.pt --out x"
 
 
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
-        (["--out"], "--out needs a value"),
-        (["--nonsense", "1"], "the option is --nonsense"),
-        (["--out", "x"], "--text is needed"),
-        (["--text", "nowhere", "--out", "x"], "train.en is missing there or empty"),
-        (["--text", "x", "--out", "x", "--updates", "0"], "--updates is '0', but must be a whole number, 1 or more"),
-        (["--text", "x", "--out", "x", "--finetune-lr", "fast"], "--finetune-lr is 'fast', but must be a number"),
+        ("--out", "--out needs a value"),
+        ("--nonsense 1", "the option is --nonsense"),
+        ("--out x --from y", "--data is needed"),
+        (f"{COMPARE} --updates 0", "--updates is '0', but must be a whole number, 1 or more"),
+        (f"{COMPARE} --lr fast", "--lr is 'fast', but must be a number"),
+        (f"{COMPARE} --seeds one", "--seeds is 'one', but must be whole numbers with blanks between"),
+        (f"{COMPARE} --nodes 2", "--nodes is 2, but this recipe works on one machine"),
+        (COMPARE, "--from is run/checkpoints/a.pt, but there is no such file"),
+        ("--data x --from a.pt --out x", "--from is a.pt, but must be RUN/checkpoints/FILE.pt"),
     ],
 )
 def test_bad_options_of_compare(tmp_path, arguments, sentence):
     done = subprocess.run(
-        ["bash", str(ROOT / "scripts/compare.sh"), *arguments], capture_output=True, text=True, cwd=tmp_path
+        ["bash", str(ROOT / "scripts/compare.sh"), *arguments.split()], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 1 and sentence in done.stderr and done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())

@@ -18,6 +18,7 @@ RAW='' OUT="$PROJECT/runs/multi30k" SEEDS="1 2 3" UPDATES=1000 WARMUP=400
 options "--raw --out --seeds --updates --warmup" '' fairseq-train "$@"
 no_files
 needed RAW
+whole 1 UPDATES
 
 bash "$PROJECT/scripts/setup_env.sh"
 
@@ -30,9 +31,13 @@ for language in en de; do
         mv "$text.partial" "$text"
     done
 done
-exec bash "$PROJECT/scripts/compare.sh" --text "$OUT/text" --out "$OUT" --tests test_2016_flickr \
-    --vocab-size 8000 --lr 2e-3 --warmup "$WARMUP" --updates "$UPDATES" --seeds "$SEEDS" --finetune-lr 5e-4 \
-    --finetune-updates 136 -- \
+TEXT="$OUT/text" DATA="$OUT/prepared/data"
+bash "$PROJECT/scripts/prepare.sh" --train "$TEXT/train" --valid "$TEXT/valid" --test "$TEXT/test_2016_flickr" \
+    --vocab-size 8000 --out "$OUT/prepared"
+bash "$PROJECT/scripts/train.sh" --data "$DATA" --out "$OUT/runs/baseline" --lr 2e-3 --warmup "$WARMUP" \
+    --updates "$UPDATES" -- --lr-scheduler polynomial_decay --total-num-update "$UPDATES" --end-learning-rate 1e-4 \
     --encoder-layers 3 --decoder-layers 3 --encoder-embed-dim 256 --decoder-embed-dim 256 \
     --encoder-ffn-embed-dim 512 --decoder-ffn-embed-dim 512 --encoder-attention-heads 8 --decoder-attention-heads 8 \
-    --dropout 0.3 --max-tokens 4096 "${FLAGS[@]}"
+    --dropout 0.3 --eval-free-running "${FLAGS[@]}"
+exec bash "$PROJECT/scripts/compare.sh" --data "$DATA" --from "$OUT/runs/baseline/checkpoints/checkpoint_best.pt" \
+    --out "$OUT" --lr 5e-4 --updates 136 --seeds "$SEEDS" -- "${FLAGS[@]}"

@@ -22,7 +22,7 @@ from subword_nmt import learn_bpe as subword_nmt_learn_bpe
 from gift_fairseq.files import write_whole, written_whole
 from gift_fairseq.options import UserError, check_choice
 
-TOKENIZERS = ("moses", "moses-escaped", "none")
+TOKENIZERS = ("moses", "moses-bare", "none")
 SUBWORDS = {"sentencepiece": "subwords.model", "bpe": "subwords.codes"}  # with the names of their files
 FILE = "segmentation.json"
 
@@ -63,7 +63,7 @@ class Tokenizer:
 
     def __init__(self, segmentation: Segmentation, language: str):
         self.moses = segmentation.tokenizer != "none"
-        self.escape = segmentation.tokenizer == "moses-escaped"  # &apos; for ', as Moses' own scripts write it
+        self.bare = segmentation.tokenizer == "moses-bare"  # as Moses' tokenizer.perl writes when it is given no option
         self.lowercase = segmentation.lowercase
         if self.moses:
             self.normalizer = sacremoses.MosesPunctNormalizer(language)
@@ -71,18 +71,23 @@ class Tokenizer:
             self.detokenizer = sacremoses.MosesDetokenizer(language)
 
     def tokenize(self, line: str) -> str:
-        """Composed characters (NFC), control characters and runs of blanks as one blank; tokenized where asked for."""
+        """Composed characters (NFC), control characters and runs of blanks as one blank; tokenized where asked for.
+
+        ``moses`` also normalizes punctuation and splits at hyphens (``@-@``); ``moses-bare`` does neither and escapes
+        (``&apos;``): so was the text made that many released models read.
+        """
         line = " ".join(_CONTROL.sub(" ", unicodedata.normalize("NFC", line)).split())
         if self.moses:
+            line = line if self.bare else self.normalizer.normalize(line)
             line = self.tokenizer.tokenize(
-                self.normalizer.normalize(line), aggressive_dash_splits=True, return_str=True, escape=self.escape
+                line, aggressive_dash_splits=not self.bare, return_str=True, escape=self.bare
             )
         return line.lower() if self.lowercase else line
 
     def detokenize(self, line: str) -> str:
         if not self.moses:
             return line
-        return self.detokenizer.detokenize(line.replace(" @-@ ", "-").split(), unescape=self.escape)
+        return self.detokenizer.detokenize(line.replace(" @-@ ", "-").split(), unescape=self.bare)
 
 
 # category Cc but for the blank ones, the zero-width no-break blank, and what only separates lines and paragraphs
