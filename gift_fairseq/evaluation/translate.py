@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Tuple
 
 from fairseq import options as fairseq_options
 from fairseq_cli import generate
@@ -78,13 +78,38 @@ def parse_before_flags(parser: argparse.ArgumentParser, args=None) -> Tuple[argp
     return parser.parse_args(args[:end]), args[end + 1 :]
 
 
-def run_of(checkpoint: Path, out: Optional[Path]) -> Path:
-    """The folder of the run that ``checkpoint`` belongs to; :class:`UserError` if nothing says which."""
-    if out is not None:
-        return out
-    if checkpoint.parent.name != "checkpoints":
-        raise UserError(f"CHECKPOINT is {checkpoint}, but must be RUN/checkpoints/FILE.pt, or --out name the folder")
-    return checkpoint.parent.parent
+def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--testset", metavar="NAME,...", help="test sets, or valid; default: all test sets")
+    parser.add_argument(
+        "--out", type=Path, metavar="RUN", help="folder for one checkpoint that lies in no run's folder"
+    )
+    parser.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT", help="RUN/checkpoints/FILE.pt")
+
+
+def subsets_of(options: argparse.Namespace) -> Dict[str, str]:
+    """The names of the test sets that are asked for, with fairseq's; :class:`UserError` if there is no such set."""
+    sets = options.testset.split(",") if options.testset else testsets.names(options.data)
+    return {name: testsets.subset_of(options.data, name) for name in sets}
+
+
+def runs_of(options: argparse.Namespace) -> Dict[Path, Path]:
+    """For every checkpoint the folder of its run, where its results go.
+
+    :class:`UserError` if nothing says which it is, or two checkpoints have the same.
+    """
+    runs: Dict[Path, Path] = {}
+    if options.out and len(options.checkpoints) > 1:
+        raise UserError(f"--out is {options.out}, but there are {len(options.checkpoints)} checkpoints: it takes one")
+    for checkpoint in options.checkpoints:
+        if options.out is None and checkpoint.parent.name != "checkpoints":
+            raise UserError(
+                f"CHECKPOINT is {checkpoint}, but must be RUN/checkpoints/FILE.pt, or --out name the folder"
+            )
+        run = options.out or checkpoint.parent.parent
+        if run in runs.values():
+            raise UserError(f"CHECKPOINT is {checkpoint}, but must be the only one of {run}, whose results would mix")
+        runs[checkpoint] = run
+    return runs
 
 
 def main(args=None) -> None:
@@ -94,33 +119,28 @@ def main(args=None) -> None:
         epilog=f"What follows -- goes to fairseq-generate, after {GENERATOR_FLAGS}.",
     )
     parser.add_argument("data", type=Path, metavar="DATA", help="the data folder of scripts/prepare.sh")
-    parser.add_argument("--testset", metavar="NAME,...", help="test sets, or valid; default: all test sets")
     add_search_options(parser)
-    parser.add_argument(
-        "--out", type=Path, metavar="RUN", help="folder for one checkpoint that lies in no run's folder"
-    )
-    parser.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT", help="RUN/checkpoints/FILE.pt")
+    add_checkpoint_options(parser)
     options, flags = parse_before_flags(parser, args)
     beam = beam_size(options)
     segmentation = Segmentation.read(options.data)
-    sets = options.testset.split(",") if options.testset else testsets.names(options.data)
-    subsets = {name: testsets.subset_of(options.data, name) for name in sets}
-    if options.out and len(options.checkpoints) > 1:
-        raise UserError(f"--out is {options.out}, but there are {len(options.checkpoints)} checkpoints: it takes one")
-    runs = [run_of(checkpoint, options.out) for checkpoint in options.checkpoints]
+    subsets, runs = subsets_of(options), runs_of(options)
     segmenter = Segmenter(options.data, segmentation.tgt)
-    for run, checkpoint in zip(runs, options.checkpoints):
+    for checkpoint, run in runs.items():
         for name, subset in subsets.items():
             print(f"  {run.name}: {name}, {search_name(beam)}", flush=True)
             output = run / "generate" / f"{name}.{search_name(beam)}"
-            fairseq_generate(
-                [str(options.data), "--task", "gift_translation", "-s", segmentation.src, "-t", segmentation.tgt]
-                + ["--path", str(checkpoint), "--beam", str(beam), "--gen-subset", subset]
-                + [*GENERATOR_FLAGS.split(), *flags],
-                Path(f"{output}.log"),
-            )
-            lines = [segmenter.decode(line) for line in read_best(Path(f"{output}.log"))]
-            write_whole(f"{output}.txt", "".join(line + "\n" for line in lines))
+            try:
+                fairseq_generate(
+                    [str(options.data), "--task", "gift_translation", "-s", segmentation.src, "-t", segmentation.tgt]
+                    + ["--path", str(checkpoint), "--beam", str(beam), "--gen-subset", subset]
+                    + [*GENERATOR_FLAGS.split(), *flags],
+                    Path(f"{output}.log"),
+                )
+                lines = [segmenter.decode(line) for line in read_best(Path(f"{output}.log"))]
+                write_whole(f"{output}.txt", "".join(line + "\n" for line in lines))
+            except OSError as error:
+                raise UserError(f"{error.filename or output} cannot be written or read: {error.strerror}") from None
 
 
 if __name__ == "__main__":
