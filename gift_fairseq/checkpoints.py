@@ -66,5 +66,9 @@ def write_checkpoint(state: Dict[str, Any], path: str) -> None:
     try:
         with written_whole(path, binary=True) as (file,):
             torch.save(state, file)
-    except OSError as error:
-        raise UserError(f"{error.filename or path} cannot be written: {error.strerror}") from None
+    except (OSError, RuntimeError) as error:
+        # on a full disk torch.save ends in a RuntimeError of its own, raised while it handles the OSError
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise UserError(f"{cause.filename or path} cannot be written: {cause.strerror}") from None

@@ -79,7 +79,7 @@ if [ $((GPUS * NODES)) -gt 1 ]; then
 fi
 
 train() {
-    local line
+    local line reason
     # finished, but cut off before the stage was stamped: fairseq would make one update more
     if grep -qs 'done training' "$OUT/train.log"; then return; fi
     say "training $(basename "$OUT")"
@@ -91,7 +91,11 @@ train() {
         if [[ "$line" =~ train_inner.*\"nll_loss\":\ \"([0-9.]+)\".*\"num_updates\":\ \"([0-9]+)\" ]]; then
             say "  $(basename "$OUT"): update ${BASH_REMATCH[2]}, ${BASH_REMATCH[1]} bits a token"
         fi
-    done
+    done || {
+        reason="$(grep -oE 'No space left on device|File too large|Disk quota exceeded' "$LOG" | tail -n 1 || true)"
+        [ -z "$reason" ] || LOG='' fail "a checkpoint cannot be written to $OUT/checkpoints: $reason"
+        return 1
+    }
 }
 
 average() {

@@ -195,7 +195,11 @@ def test_decoding_undoes_encoding(tmp_path, subword, tokenizer):
         segmenter = Segmenter(tmp_path / "out", language)
         pieces = [segmenter.encode(line) for line in side]
         assert pieces == (tmp_path / "out" / "pieces" / f"train.{language}").read_text().splitlines()
-        expected = [line.replace("“", '"').replace("”", '"') if tokenizer == "moses" else line for line in side]
+        expected = list(side)
+        if tokenizer == "moses":
+            expected = [line.replace("“", '"').replace("”", '"') for line in side]
+        elif tokenizer == "moses-bare":  # Moses' detokenizer does not know that this mark closes
+            expected = [line.replace("”", " ”") for line in side]
         assert [segmenter.decode(line) for line in pieces] == expected
 
 

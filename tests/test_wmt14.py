@@ -210,19 +210,9 @@ def test_downloads_that_fail(server, tmp_path):
 
 
 def run(archives, out, *more):
-    options = [
-        "--source",
-        archives.folder,
-        "--unverified",
-        "--vocab-size",
-        60,
-        "--updates",
-        12,
-        "--finetune-updates",
-        2,
-    ]
-    options += ["--max-tokens", 1000, "--gpus", 1, *more]
-    return recipe("examples/wmt14_en_de/run.sh", "--out", out, *options, "--", *TINY, OMP_NUM_THREADS="1")
+    options = "--unverified --vocab-size 60 --updates 12 --finetune-updates 2 --max-tokens 1000 --gpus 1".split()
+    arguments = ["--source", archives.folder, "--out", out, *options, *more, "--", *TINY]
+    return recipe("examples/wmt14_en_de/run.sh", *arguments, OMP_NUM_THREADS="1")
 
 
 @pytest.mark.system
