@@ -13,6 +13,7 @@ setup(
     license="MIT",
     python_requires=">=3.9",
     packages=find_packages(include=["gift_fairseq", "gift_fairseq.*"]),
+    package_data={"gift_fairseq.report": ["page.html", "page.css", "page.js"]},
     install_requires=[
         # the registry's fairseq cannot be imported on Python 3.11 and later; fairseq-fixed has the same import name
         'fairseq-fixed==0.12.3.1; python_version >= "3.11"',

@@ -26,7 +26,7 @@ tool() {
     if [ -t 2 ]; then
         "${command[@]}"
     else
-        { "${command[@]}" 2>&1 >&3 | { grep -v 'install tensorboardX' || true; } >&2; } 3>&1
+        { "${command[@]}" 2>&1 >&3 | { grep --line-buffered -v 'install tensorboardX' || true; } >&2; } 3>&1
     fi
 }
 

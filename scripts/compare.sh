@@ -15,7 +15,8 @@
 # all fine-tunings. On several machines, call finetune.sh on each instead.
 #
 # The runs are OUT/runs/NAME, made by finetune.sh and evaluate.sh (see there); NAME is standard, say, and standard-seed2
-# with a second seed of 2. The table is OUT/results.md and OUT/results.json. Scored is what the last update left.
+# with a second seed of 2. The report is OUT/index.html and OUT/results.md (see report.sh). Scored is what the last update
+# left, or with --average the mean.
 
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -35,7 +36,8 @@ check SEEDS '[0-9]+( [0-9]+)*' 'whole numbers with blanks between'
 hand_on
 
 begin "$OUT" "${GIVEN[@]}" -- "${FLAGS[@]}"
-NAMES=()
+BASELINE="$(dirname "$(dirname "$FROM")")" RUNS=() CHECKPOINTS=("$FROM")
+scored="checkpoint_$([ "${AVERAGE:-0}" = 0 ] && echo last || echo average).pt"
 
 finetune() { # finetune NAME STRATEGY SEED
     bash "$PROJECT/scripts/finetune.sh" --strategy "$2" --from "$FROM" --data "$DATA" --out "$OUT/runs/$1" \
@@ -46,18 +48,24 @@ finetune() { # finetune NAME STRATEGY SEED
 evaluate() {
     local words
     read -ra words <<<"$EVALUATE"
-    bash "$PROJECT/scripts/evaluate.sh" --data "$DATA" --search both \
-        "$FROM" "${NAMES[@]/%//checkpoints/checkpoint_last.pt}" "${words[@]}" >"$OUT/scores.txt"
+    bash "$PROJECT/scripts/evaluate.sh" --data "$DATA" --search both "${CHECKPOINTS[@]}" "${words[@]}" >"$OUT/scores.txt"
+}
+
+exposure() {
+    say "measuring exposure bias"
+    tool evaluation.exposure --data "$DATA" "${CHECKPOINTS[@]}" >&2
 }
 
 for seed in $SEEDS; do
     for strategy in standard auxiliary recurrent generative; do
         name="$strategy$([ "$seed" = "${SEEDS%% *}" ] || echo "-seed$seed")"
         stage "train-$name" finetune "$name" "$strategy" "$seed"
-        NAMES+=("$OUT/runs/$name")
+        RUNS+=("$OUT/runs/$name")
+        CHECKPOINTS+=("$OUT/runs/$name/checkpoints/$scored")
     done
 done
 stage evaluate evaluate
-stage table tool report.table --out "$OUT" "$(dirname "$(dirname "$FROM")")" "${NAMES[@]}" >/dev/null
-cat "$OUT/results.md"
-say "the table is $OUT/results.md, the runs are in $OUT/runs"
+stage exposure exposure
+stage report bash "$PROJECT/scripts/report.sh" --out "$OUT" "$BASELINE" "${RUNS[@]}"
+sed '/^$/q' "$OUT/results.md" # the first of its tables
+say "the report is $OUT/index.html, the runs are in $OUT/runs"

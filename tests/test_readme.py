@@ -41,6 +41,9 @@ def test_commands(page, command, binarized):
         assert all(word in known for word in rest[1:own] if re.match(r"--?[a-z]", word)), command
         flags = [word for word in rest[own + 1 :] if word.startswith("--")]
         assert not flags_known(options.get_training_parser(), flags)
+    elif program == "python":
+        source = (ROOT / (rest[1].replace(".", "/") + ".py")).read_text()
+        assert rest[0] == "-m" and all(f'"{word}"' in source for word in rest[2:] if word.startswith("--"))
     elif program in FAIRSEQ:
         words = [str(binarized) if word == "DATA" else word for word in rest]
         parser = FAIRSEQ[program]()

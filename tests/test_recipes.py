@@ -9,7 +9,6 @@ import pytest
 from conftest import fairseq_train
 
 from gift_fairseq.data import toy_language
-from gift_fairseq.report import table
 
 ROOT = Path(__file__).parent.parent
 SPLITS = ("train", "valid", "test")
@@ -36,8 +35,8 @@ def quickstart(tmp_path_factory):
 
 @pytest.mark.system
 def test_quickstart_ends_in_the_table(quickstart):
-    results = json.loads((quickstart / "results.json").read_text())
-    assert [run["name"] for run in results] == STRATEGIES
+    results = json.loads((quickstart / "results.json").read_text())["systems"]
+    assert [run["name"] for run in results] == STRATEGIES and not any(run["notes"] for run in results)
     for run in results:
         assert set(run["scores"]) == {
             f"{test}.{search}" for test in ("test", "test_long") for search in ("beam5", "greedy")
@@ -51,13 +50,16 @@ def test_quickstart_ends_in_the_table(quickstart):
     for name in STRATEGIES:
         kept = {path.name for path in (quickstart / "runs" / name).iterdir()}
         assert {"command.sh", "versions.txt", "train.log", "scores.json", "checkpoints", "generate", "settings"} <= kept
+        exposure = quickstart / "runs" / name / "exposure"
+        assert {path.name for path in exposure.iterdir()} == {"test.json", "test_long.json"}
+    assert (quickstart / "index.html").is_file() and list((quickstart / "plots").glob("*.svg"))
     assert not list(quickstart.rglob("*.partial"))
 
 
 @pytest.mark.system
 def test_second_run_skips_what_is_done_and_redoes_what_is_not(quickstart):
     before = {path: path.stat().st_mtime_ns for path in quickstart.rglob("*") if path.suffix in (".pt", ".txt", ".bin")}
-    (quickstart / "done" / "table").unlink()
+    (quickstart / "done" / "report").unlink()
     (quickstart / "results.md").unlink()
     done = recipe("scripts/quickstart.sh", "--fast", "--out", quickstart)
     assert done.returncode == 0 and (quickstart / "results.md").exists()
@@ -144,18 +146,3 @@ def test_the_toy_baseline_learns(tmp_path):
     found = json.loads((tmp_path / "run" / "scores.json").read_text())["test.greedy"]
     assert found["bleu"] > LEARN_BLEU and found["sentences"] == 100  # 52 was seen
     assert done.stdout.startswith(f"run\ttest.greedy\t{found['bleu']:.2f}\t")
-
-
-def test_table_by_hand(tmp_path):
-    """Seconds an epoch and average memory are weighted by updates; the last line of an epoch counts."""
-    run = tmp_path / "baseline"
-    run.mkdir()
-    (run / "scores.json").write_text('{"test.beam": {"bleu": 12.34, "signature": "s", "sentences": 1}}')
-    epoch = '{{"epoch": {}, "train_loss": "1", "train_num_updates": "{}", "train_train_wall": "{}", '
-    epoch += '"train_mem_mib": "{}", "train_peak_mem_mib": "{}"}}\n'
-    lines = [(1, 100, 999, 1, 1), (1, 100, 50, 200, 300), (2, 150, 40, 500, 290)]
-    (run / "train.log").write_text("other\n" + "".join(epoch.format(*line) for line in lines))
-    row = table.read_run(run)
-    assert (row["updates"], row["epoch_seconds"]) == (150, 60.0)
-    assert (row["average_memory_mib"], row["maximum_memory_mib"]) == (300.0, 300.0)
-    assert "| baseline | 12.3 | 150 | 60 | 300 | 300 |" in table.markdown([row])

@@ -1,84 +1,205 @@
-"""The results table: strategy (and the baseline) by BLEU, epoch time and memory.
+"""The tables of a report as Markdown, and the results as CSV: other forms of the rows that results.json holds."""
 
-``python -m gift_fairseq.report.table --out DIR RUN...`` reads ``scores.json`` and ``train.log`` (fairseq's JSON log) of
-every run and writes ``DIR/results.json`` and ``DIR/results.md``. The first run is the baseline.
-"""
+import csv
+import io
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Union
 
-import argparse
-import json
-from pathlib import Path
-from typing import Any, Dict, List
+from gift_fairseq.evaluation.significance import LEVEL
+from gift_fairseq.report.runs import CONTROL
 
-from gift_fairseq.files import write_whole
-from gift_fairseq.options import UserError
+DASH = "–"
+MARKS = {"control": "*", "baseline": "†"}
 
 
-def epochs(log: Path) -> List[Dict[str, float]]:
-    """One dict of numbers per epoch, whole or begun, as fairseq logged them in ``log``; the last of each epoch."""
-    found: Dict[int, Dict[str, float]] = {}
-    for line in log.read_text(encoding="utf-8").split("\n"):
-        if line.startswith('{"epoch"') and '"train_loss"' in line:
-            numbers = {key: float(value) for key, value in json.loads(line).items()}
-            found[int(numbers["epoch"])] = numbers
-    if not found:
-        raise UserError(f"{log} has no finished epoch: train with --log-format json --log-file")
-    return [found[epoch] for epoch in sorted(found)]
+class Cell(NamedTuple):
+    """What a table shows, and the number it stands for (None: text, or nothing known)."""
+
+    text: str
+    value: Optional[float] = None
 
 
-def read_run(run: Path, updates_per_epoch: float = 0.0) -> Dict[str, Any]:
-    """What the table says of ``run``: scores, updates, seconds an epoch, MiB of memory.
+class Table(NamedTuple):
+    """``text_columns``: how many of the first columns are text, not numbers; the first one names the row."""
 
-    An epoch's time is the time in updates (no validation, no saving) per update, times ``updates_per_epoch``: runs
-    that end inside an epoch compare with those that do not. 0 takes the updates of the run's own first epoch.
-    Average memory is over all updates; maximum memory is the highest peak of an epoch.
-    """
-    for needed in ("scores.json", "train.log"):
-        if not (run / needed).is_file():
-            raise UserError(f"RUN is {run}, but it has no {needed}")
-    log = epochs(run / "train.log")
-    ends = [0.0] + [epoch["train_num_updates"] for epoch in log]
-    updates = [end - start for start, end in zip(ends, ends[1:])]
-    seconds = sum(epoch["train_train_wall"] for epoch in log)
-    return {
-        "name": run.name,
-        "scores": json.loads((run / "scores.json").read_text(encoding="utf-8")),
-        "updates": int(ends[-1]),
-        "updates_per_epoch": updates_per_epoch or updates[0],
-        "epoch_seconds": seconds / ends[-1] * (updates_per_epoch or updates[0]),
-        "average_memory_mib": sum(n * epoch["train_mem_mib"] for n, epoch in zip(updates, log)) / ends[-1],
-        "maximum_memory_mib": max(epoch["train_peak_mem_mib"] for epoch in log),
-    }
+    title: str
+    heads: List[str]
+    rows: List[List[Cell]]
+    text_columns: int = 1
 
 
-def markdown(runs: List[Dict[str, Any]]) -> str:
-    """The table, with sacreBLEU's signature under it."""
-    columns = list(runs[0]["scores"])
-    titles = ["Strategy", *(f"BLEU {column.replace('.', ', ')}" for column in columns)]
-    titles += ["Updates", "Epoch time (s)", "Avg memory (MiB)", "Max memory (MiB)"]
-    lines = ["| " + " | ".join(titles) + " |", "|---" + "|---:" * (len(titles) - 1) + "|"]
-    for run in runs:
-        scores = [f"{run['scores'][column]['bleu']:.1f}" for column in columns]
-        measures = [f"{run[k]:.0f}" for k in ("updates", "epoch_seconds", "average_memory_mib", "maximum_memory_mib")]
-        lines.append("| " + " | ".join([run["name"], *scores, *measures]) + " |")
-    signatures = sorted({score["signature"] for run in runs for score in run["scores"].values()})
-    return "\n".join([*lines, "", *(f"sacreBLEU: `{signature}`" for signature in signatures), ""])
+def number(value: Optional[float], digits: int = 0, sign: str = "") -> Cell:
+    """A dash where ``value`` is None: never a zero for what is not known."""
+    return Cell(DASH) if value is None else Cell(f"{value:{sign},.{digits}f}", value)
 
 
-def main(args=None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m gift_fairseq.report.table", description=__doc__.split("\n")[0])
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of results.json and results.md")
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run; the first is the baseline")
-    options = parser.parse_args(args)
-    baseline = read_run(options.runs[0])
-    runs = [baseline, *(read_run(run, baseline["updates_per_epoch"]) for run in options.runs[1:])]
-    for run in runs:
-        if run["scores"].keys() != baseline["scores"].keys():
-            raise UserError(f"RUN {run['name']} was scored on {sorted(run['scores'])}, the baseline on other sets")
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_whole(str(options.out / "results.json"), json.dumps(runs, indent=1) + "\n")
-    write_whole(str(options.out / "results.md"), markdown(runs))
-    print(markdown(runs))
+def column_title(column: str) -> str:
+    """``test.beam5`` as a reader likes it."""
+    name, _, search = column.rpartition(".")
+    return f"{name}, {search.replace('beam', 'beam ')}"
 
 
-if __name__ == "__main__":
-    main()
+def bleu_cell(score: Optional[Dict[str, Any]]) -> Cell:
+    """BLEU, half its confidence interval, the spread over seeds, and the marks of what differs significantly."""
+    if score is None:
+        return Cell(DASH)
+    words = [f"{score['bleu']:.1f} ± {score['bleu_ci']:.1f}"]
+    if score["sd"] is not None:
+        words.append(f"(sd {score['sd']:.1f})")
+    for kind, mark in MARKS.items():
+        test = score.get(f"against_{kind}")
+        if test and test["significant"]:
+            words.append(mark if test["tested"] == 1 else f"{mark}{test['significant']}/{test['tested']}")
+    return Cell(" ".join(words), score["bleu"])
+
+
+def results(rows: Sequence[Dict[str, Any]], columns: Sequence[str]) -> Table:
+    """The main table, a row for every system, whatever it lacks."""
+    heads = ["Strategy", *(f"BLEU {column_title(column)}" for column in columns)]
+    heads += ["Updates", "Epoch time (s)", "Avg memory (MiB)", "Max memory (MiB)", "Tokens/s"]
+    cells = []
+    for row in rows:
+        line = [Cell(row["name"]), *(bleu_cell(row["scores"].get(column)) for column in columns)]
+        line += [number(row[key]) for key in ("updates", "epoch_seconds", "average_memory_mib", "maximum_memory_mib")]
+        cells.append([*line, number(row["tokens_per_second"])])
+    return Table("Results", heads, cells)
+
+
+def measures(rows: Sequence[Dict[str, Any]], columns: Sequence[str]) -> Table:
+    heads = ["Strategy", "Test set", "chrF2", "TER", "Length ratio", "Repetition (%)", "Over greedy (BLEU)"]
+    cells = []
+    for column in columns:
+        scored = [(row["name"], row["scores"][column]) for row in rows if column in row["scores"]]
+        for name, score in scored:
+            line = [Cell(name), Cell(column_title(column)), number(score["chrf"], 1), number(score["ter"], 1)]
+            line += [number(score["length_ratio"], 3), number(score["repetition_rate"], 2)]
+            cells.append([*line, number(score.get("gain_over_greedy"), 1, "+")])
+        if scored:
+            rate = number(scored[0][1]["reference_repetition_rate"], 2)
+            line = [Cell("(reference)"), Cell(column_title(column)), *[Cell("")] * 3, rate, Cell("")]
+            cells.append(line)
+    return Table("Further measures", heads, cells, 2)
+
+
+def forgetting(rows: Sequence[Dict[str, Any]]) -> Table:
+    heads = ["Strategy", "Set", "Before", "After", "Change"]
+    cells = []
+    for row in rows:
+        for name, nll in row["gold_nll"].items():
+            line = [Cell(row["name"]), Cell(name), number(nll["before"], 3), number(nll["after"], 3)]
+            cells.append([*line, number(nll["after"] - nll["before"], 3, "+")])
+    return Table("NLL on gold prefixes before and after fine-tuning (nats a token)", heads, cells, 2)
+
+
+def comparisons(rows: Sequence[Dict[str, Any]], columns: Sequence[str]) -> Table:
+    """Every run by itself: its BLEU, and its tests."""
+    heads = ["Run", "Test set", "Seed", "BLEU"]
+    heads += [head for kind in MARKS for head in (f"Over the {kind}", f"p ({kind})")]
+    cells = []
+    for column in columns:
+        for run in (run for row in rows for run in row["runs"] if column in run["scores"]):
+            score = run["scores"][column]
+            seed = Cell(DASH if run["seed"] is None else str(run["seed"]), run["seed"])
+            line = [Cell(run["name"]), Cell(column_title(column)), seed, number(score["bleu"], 2)]
+            for kind in MARKS:
+                test = score["against"].get(kind, {})
+                line += [number(test.get("difference"), 2, "+"), number(test.get("p"), 4)]
+            cells.append(line)
+    return Table("Each run and its tests", heads, cells, 2)
+
+
+def tables(rows: Sequence[Dict[str, Any]], columns: Sequence[str]) -> List[Table]:
+    """All of them that have rows, the results first."""
+    found = [results(rows, columns), measures(rows, columns), forgetting(rows), comparisons(rows, columns)]
+    return [table for table in found if table.rows]
+
+
+def legend(rows: Sequence[Dict[str, Any]], columns: Sequence[str]) -> List[str]:
+    """What stands below the results: one sentence or two a line, plain text."""
+    several = any(score["seeds"] > 1 for row in rows for score in row["scores"].values())
+    lines = [f"Missing: {row['name']}: {note}." for row in rows for note in row["notes"]]
+    lines += [
+        "BLEU ± half the width of its 95% confidence interval (sacreBLEU's bootstrap, 1,000 resamples of the test set)"
+        + (
+            "; with several seeds the means of both, and sd, the standard deviation of BLEU over the seeds." * several
+            or "."
+        ),
+        f"* differs from the control (standard: same start, updates and seed), † from the baseline, with p < {LEVEL}: "
+        "sacreBLEU's paired approximate randomization, 10,000 trials, without a correction for several comparisons."
+        + " *2/3: so in 2 of 3 seeds, each tested by itself, and in the direction of the mean difference."
+        * several,
+        "Epoch time: seconds in updates (no validation, no saving) per update, times the updates of the baseline's "
+        "first epoch. Average memory is over all updates, maximum memory the highest peak. Tokens/s: target tokens, as "
+        "fairseq logs them.",
+    ]
+    alone = [
+        row["name"]
+        for row in rows
+        if row["criterion"] != CONTROL
+        and any("against_baseline" in score and "against_control" not in score for score in row["scores"].values())
+    ]
+    if alone:
+        lines.append(f"Without a control of the same updates and seed among the runs: {', '.join(alone)}.")
+    return lines
+
+
+NOTES = {  # below the further tables, by title
+    "Further measures": "chrF2: more is better; TER: less is better. Length ratio: hypothesis tokens to reference "
+    "tokens. Repetition: share of the 4-grams that their own sentence had before (seq-rep-4, Welleck et al. 2020). "
+    "Over greedy: what the beam gains.",
+    "NLL on gold prefixes before and after fine-tuning (nats a token)": "A positive change: fine-tuning made the model "
+    "worse on right prefixes. valid: the validation set, as training logged it, after the last update; the others: the "
+    "checkpoint that gift_fairseq.evaluation.exposure read.",
+    "Each run and its tests": "Differences in BLEU; p-values of the paired tests.",
+}
+
+
+def signatures(rows: Sequence[Dict[str, Any]], tests: Sequence[str]) -> List[str]:
+    """sacreBLEU's signatures of all that the tables hold, ``tests`` being those of the paired tests."""
+    found = {}
+    for key, name in (("signature", "BLEU"), ("chrf_signature", "chrF2"), ("ter_signature", "TER")):
+        for row in rows:
+            found.update({f"{name}: {score[key]}": None for score in row["scores"].values()})
+    return [*found, *(f"paired tests: {signature}" for signature in tests)]
+
+
+def _escape(text: str) -> str:
+    """Plain text as Markdown, within one cell."""
+    for character in "\\`*|[]<>":
+        text = text.replace(character, "&lt;" if character == "<" else "&gt;" if character == ">" else "\\" + character)
+    return " ".join(text.split())
+
+
+def markdown(tables: Sequence[Table], legend: Sequence[str], signatures: Sequence[str]) -> str:
+    """All tables; the legend and the signatures below the first one."""
+    lines: List[str] = []
+    for index, table in enumerate(tables):
+        if index:
+            lines += [f"### {table.title}", ""]
+        lines.append("| " + " | ".join(_escape(head) for head in table.heads) + " |")
+        lines.append("|" + "---|" * table.text_columns + "---:|" * (len(table.heads) - table.text_columns))
+        lines += ["| " + " | ".join(_escape(cell.text) for cell in row) + " |" for row in table.rows]
+        lines.append("")
+        if index:
+            lines += [_escape(NOTES[table.title]), ""]
+        else:
+            lines += [line for sentence in legend for line in (_escape(sentence), "")]
+            lines += [*(f"- sacreBLEU, {name}: `{rest}`" for name, rest in (s.split(": ", 1) for s in signatures)), ""]
+    return "\n".join(lines)
+
+
+def as_csv(rows: Sequence[Dict[str, Any]], columns: Sequence[str]) -> str:
+    """A line for every system, numbers in full; what is not known is empty."""
+    metrics = ("bleu", "sd", "bleu_ci", "seeds", "chrf", "ter", "length_ratio", "repetition_rate", "gain_over_greedy")
+    tests = [(kind, key) for kind in MARKS for key in ("difference", "significant", "tested")]
+    keys = ("updates", "epoch_seconds", "average_memory_mib", "maximum_memory_mib", "tokens_per_second")
+    heads = [f"{column}.{metric}" for column in columns for metric in metrics]
+    heads += [f"{column}.{key}_{kind}" for column in columns for kind, key in tests]
+    lines: List[List[Union[str, float, None]]] = [["strategy", *heads, *keys, "missing"]]
+    for row in rows:
+        scores = [row["scores"].get(column, {}) for column in columns]
+        line = [row["name"], *(score.get(metric) for score in scores for metric in metrics)]
+        line += [score.get(f"against_{kind}", {}).get(key) for score in scores for kind, key in tests]
+        lines.append([*line, *(row[key] for key in keys), "; ".join(row["notes"])])
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(lines)
+    return out.getvalue()
