@@ -23,6 +23,7 @@ SETTINGS = {  # where fairseq keeps the settings of a training that fine-tuning 
     "update_freq": "optimization",
     "clip_norm": "optimization",
     "adam_betas": "optimizer",
+    "adam_eps": "optimizer",
     "weight_decay": "optimizer",
     "max_source_positions": "task",
     "max_target_positions": "task",

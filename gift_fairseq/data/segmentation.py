@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import re
+import sys
 import unicodedata
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -173,7 +174,9 @@ def learn_sentencepiece(files: Sequence[Path], file: Path, vocab_size: int, sent
 
 def learn_bpe(files: Sequence[Path], file: Path, vocab_size: int) -> None:
     """Learns ``vocab_size`` joint merge operations (Sennrich et al. 2016) from all lines of ``files``."""
-    with _lines(files) as lines, written_whole(str(file)) as (codes,):
+    # its progress bar is for a terminal, and would fill a log
+    shown = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
+    with _lines(files) as lines, written_whole(str(file)) as (codes,), shown:
         subword_nmt_learn_bpe.learn_bpe(lines, codes, vocab_size)
 
 
