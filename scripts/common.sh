@@ -137,10 +137,11 @@ begin() {
         fail "--out is $OUT, which was made with other options ($OUT/settings): choose another folder"
     fi
     mv "$OUT/settings.partial" "$OUT/settings"
+    BEGUN="$OUT"
     trap stopped EXIT
 }
 
-STAGE='' LOG='' # what is running, and the log to show if it fails
+STAGE='' LOG='' BEGUN='' # what is running, the log to show if it fails, and the folder of begin
 stopped() { # at the end, whatever the end: says where it failed, and leaves nothing running
     local status=$? jobs
     if [ $status != 0 ] && [ -n "$STAGE" ]; then
@@ -150,6 +151,10 @@ stopped() { # at the end, whatever the end: says where it failed, and leaves not
     fi
     jobs="$(jobs -p)"
     [ -z "$jobs" ] || kill $jobs 2>/dev/null || true
+    # where nothing was made yet, the folder can be begun again with the options mended
+    if [ $status != 0 ] && [ -n "$BEGUN" ] && [ -z "$(find "$BEGUN" -mindepth 2 -type f -print -quit)" ]; then
+        rm -f "$BEGUN/settings"
+    fi
 }
 
 # stage NAME COMMAND...: once; a stage that failed or was cut off is done again. Never call it in a condition: set -e

@@ -44,6 +44,8 @@ check PRECISION 'fp32|fp16|bf16' 'fp32, fp16 or bf16'
 [ "$NODE_RANK" -lt "$NODES" ] || fail "--node-rank is $NODE_RANK, but must be below --nodes, $NODES"
 if [ "$NODES" -gt 1 ]; then check MASTER '[^:]+:[0-9]+' 'HOST:PORT for more than one node'; fi
 [ -d "$DATA" ] || fail "--data is $DATA, but there is no such folder"
+compgen -G "$DATA/dict.*.txt" >/dev/null ||
+    fail "--data is $DATA, but that is no data folder: prepare one with scripts/prepare.sh"
 environment
 DEVICES="$(python -c 'import torch; print(torch.cuda.device_count())')"
 GPUS="${GPUS:-$((DEVICES > 0 ? DEVICES : 1))}"

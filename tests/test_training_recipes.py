@@ -138,6 +138,16 @@ def test_fine_tuning_trains_the_control_beside_it(run, binarized, tmp_path):
     assert any(not torch.equal(mine[name], control[name]) for name in mine)
 
 
+def test_a_folder_in_which_nothing_was_made_takes_mended_options(binarized, tmp_path):
+    """And one in which something was made does not mix with others."""
+    done = train(binarized, tmp_path / "run", "--updates", "1", flags=["--dropout", "high"])
+    assert done.returncode != 0 and "invalid float value: 'high'" in done.stderr
+    done = train(binarized, tmp_path / "run", "--updates", "1")
+    assert done.returncode == 0, done.stderr
+    done = train(binarized, tmp_path / "run", "--updates", "2")
+    assert done.returncode != 0 and "made with other options" in done.stderr
+
+
 GOOD = "--data . --out x"
 
 
@@ -146,6 +156,7 @@ GOOD = "--data . --out x"
     [
         ("train", "--out x", "--data is needed"),
         ("train", "--data nowhere --out x", "--data is nowhere, but there is no such folder"),
+        ("train", GOOD, "--data is ., but that is no data folder: prepare one with scripts/prepare.sh"),
         ("train", f"{GOOD} --precision fp8", "--precision is 'fp8', but must be fp32, fp16 or bf16"),
         ("train", f"{GOOD} --gpus 0", "--gpus is '0', but must be a whole number, 1 or more"),
         ("train", f"{GOOD} --nodes 2", "--master is '', but must be HOST:PORT for more than one node"),
