@@ -308,8 +308,9 @@ def _start_applying(segmentation: Segmentation, folder: Path) -> None:
     _subwords = Subwords(segmentation, folder)
 
 
-def _apply(lines: List[bytes]) -> str:
-    return "".join(_subwords.encode(line.decode("utf-8")) + "\n" for line in lines)
+def _apply(text: bytes) -> bytes:  # bytes, whole: what goes between processes costs the least so
+    lines = text.decode("utf-8").split("\n")
+    return ("\n".join(map(_subwords.encode, lines)) + "\n").encode("utf-8")
 
 
 def apply(options: argparse.Namespace) -> None:
@@ -318,12 +319,13 @@ def apply(options: argparse.Namespace) -> None:
     with multiprocessing.Pool(options.workers, _start_applying, (_segmentation(options), options.out)) as pool:
         for path in names:
             with (
-                written_whole(str(options.out / "pieces" / path.name)) as (file,),
+                written_whole(str(options.out / "pieces" / path.name), binary=True) as (file,),
                 tqdm(desc=f"subwords of {path.name}", unit=" lines", disable=None) as bar,
             ):
-                for text in in_order(pool, _apply, chunks(read_lines(path)), 4 * options.workers):
+                texts = (b"\n".join(lines) for lines in chunks(read_lines(path)))
+                for text in in_order(pool, _apply, texts, 4 * options.workers):
                     file.write(text)
-                    bar.update(text.count("\n"))
+                    bar.update(text.count(b"\n"))
 
 
 def _segmentation(options: argparse.Namespace) -> Segmentation:
