@@ -36,6 +36,7 @@ environment
 hand_on
 found="$(tool finetune_flags --data "$DATA" --from "$FROM")"
 mapfile -t flags <<<"$found"
+FROM="$(cd "$(dirname "$FROM")" && pwd -P)/$(basename "$FROM")" # one name for it, from wherever: reports compare them
 [ -z "$LR" ] || flags+=(--lr "$LR")
 
 finetune() { # finetune RUN CRITERION FLAGS...

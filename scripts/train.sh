@@ -46,6 +46,7 @@ if [ "$NODES" -gt 1 ]; then check MASTER '[^:]+:[0-9]+' 'HOST:PORT for more than
 [ -d "$DATA" ] || fail "--data is $DATA, but there is no such folder"
 compgen -G "$DATA/dict.*.txt" >/dev/null ||
     fail "--data is $DATA, but that is no data folder: prepare one with scripts/prepare.sh"
+DATA="$(cd "$DATA" && pwd -P)" # the command that is kept holds from any folder
 environment
 DEVICES="$(python -c 'import torch; print(torch.cuda.device_count())')"
 GPUS="${GPUS:-$((DEVICES > 0 ? DEVICES : 1))}"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from fairseq import options
+from fairseq.models import ARCH_MODEL_REGISTRY
 
 from gift_fairseq.criterions import auxiliary, generative, recurrent, standard
 
@@ -40,7 +41,9 @@ def test_commands(page, command, binarized):
         known = text if "PYTEST" not in text else text + "-m"
         assert all(word in known for word in rest[1:own] if re.match(r"--?[a-z]", word)), command
         flags = [word for word in rest[own + 1 :] if word.startswith("--")]
-        assert not flags_known(options.get_training_parser(), flags)
+        parser = options.get_training_parser()
+        ARCH_MODEL_REGISTRY["transformer_wmt_en_de"].add_args(parser)
+        assert not flags_known(parser, flags)
     elif program == "python":
         source = (ROOT / (rest[1].replace(".", "/") + ".py")).read_text()
         assert rest[0] == "-m" and all(f'"{word}"' in source for word in rest[2:] if word.startswith("--"))

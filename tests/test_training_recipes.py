@@ -121,13 +121,15 @@ def test_two_processes_and_two_machines_are_one_big_batch(binarized, tmp_path):
 def test_fine_tuning_trains_the_control_beside_it(run, binarized, tmp_path):
     """Same updates, batches and rate for both; the strategy's own flags for itself alone; half the peak rate."""
     checkpoint = run / "checkpoints" / "checkpoint_best.pt"
-    arguments = ["--strategy", "recurrent --gold-ratio 0.5", "--from", checkpoint, "--data", binarized]
+    relative = [os.path.relpath(path) for path in (checkpoint, binarized)]
+    arguments = ["--strategy", "recurrent --gold-ratio 0.5", "--from", relative[0], "--data", relative[1]]
     arguments += ["--out", tmp_path / "mine", "--updates", "3", "--", "--num-workers", "0"]
     done = recipe("scripts/finetune.sh", *arguments, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     said = {}
     for name in ("mine", "standard"):
         command = shlex.split((tmp_path / name / "command.sh").read_text())
+        assert command[1] == str(binarized) and command[command.index("--finetune-from-model") + 1] == str(checkpoint)
         said[name] = " ".join(command[2:]).replace(str(tmp_path / name), "RUN")
         state = torch.load(tmp_path / name / "checkpoints" / "checkpoint_last.pt")
         assert state["optimizer_history"][-1]["num_updates"] == 3
