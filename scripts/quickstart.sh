@@ -4,7 +4,7 @@
 #   bash scripts/quickstart.sh [--out DIR] [--fast] [-- FLAGS OF FAIRSEQ-TRAIN FOR ALL RUNS]
 #
 #   --out DIR   where everything goes; default: runs/quickstart, or runs/fast with --fast
-#   --fast      a smoke run of under two minutes after set-up: everything happens, nothing is learnt
+#   --fast      a smoke run on a tiny corpus: everything happens, nothing is learnt
 #
 # Run again, it resumes and skips what is done.
 
