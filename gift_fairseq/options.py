@@ -1,5 +1,6 @@
 """Checks of what the user gave. A user's mistake ends in one sentence, without a traceback."""
 
+import math
 from typing import Collection
 
 
@@ -21,10 +22,17 @@ def check_ratio(option: str, value: float) -> float:
     return value
 
 
-def check_at_least(option: str, value: int, least: int) -> int:
-    """``value`` if it is not below ``least``; otherwise :class:`UserError`."""
-    if value < least:
+def check_at_least(option: str, value: float, least: float) -> float:
+    """``value`` if it is not below ``least``; otherwise (NaN too) :class:`UserError`."""
+    if not value >= least:
         raise UserError(f"{option} is {value}, but must be {least} or more")
+    return value
+
+
+def check_above(option: str, value: float, bound: float) -> float:
+    """``value`` if it is above ``bound`` and finite; otherwise (NaN too) :class:`UserError`."""
+    if not bound < value < math.inf:
+        raise UserError(f"{option} is {value}, but must be above {bound} and finite")
     return value
 
 

@@ -4,11 +4,12 @@
 ``prev_output_tokens``: the start symbol ``</s>`` in column 0 and the target shifted by one behind it.
 """
 
-from typing import Sequence, Tuple
+from typing import Tuple
 
 import torch
 from fairseq.data import Dictionary
 from torch import Tensor
+from torch.nn import functional
 
 
 def replaceable(gold_inputs: Tensor, padding_idx: int, ignore_prefix_size: int = 0) -> Tensor:
@@ -40,11 +41,17 @@ def forbidden_ids(words: Dictionary) -> Tuple[int, int, int]:
     return words.pad(), words.eos(), words.bos()
 
 
-def choose(scores: Tensor, forbidden: Sequence[int]) -> Tensor:
-    """The best token by ``scores`` (..., V) that is not one of ``forbidden``; overwrites ``scores`` there.
+def behind(start: Tensor, tokens: Tensor, padding_idx: int) -> Tensor:
+    """Inputs (R, L) of a decoder that goes on with ``tokens`` (R, L): ``start`` (R,), then each token behind its own.
 
-    The mask is minus infinity, which every floating type has, and comes before the argmax.
+    Padding where there is no token to go on with: the last token of a row is not read.
     """
-    for token in forbidden:  # a fill each: indexing with a list would copy it to the device every time
-        scores[..., token] = float("-inf")
-    return scores.argmax(dim=-1)
+    inputs = torch.cat([start.unsqueeze(1), tokens[:, :-1]], dim=1)
+    return inputs.masked_fill(tokens.eq(padding_idx), padding_idx)
+
+
+def stack(one: Tensor, other: Tensor, padding_idx: int) -> Tensor:
+    """The rows of ``one`` (R, L) and, below them, of ``other`` (S, M), padded on the right to the longer of both."""
+    length = max(one.size(1), other.size(1))
+    rows = (functional.pad(part, (0, length - part.size(1)), value=padding_idx) for part in (one, other))
+    return torch.cat(list(rows))

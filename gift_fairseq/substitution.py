@@ -5,7 +5,7 @@ averaging of gradients. A forward pre-hook on the decoder swaps its inputs where
 """
 
 import contextlib
-from typing import Any, Callable, Dict, Iterator, Optional
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
 from fairseq.models import FairseqIncrementalDecoder
 from fairseq.models.nat import FairseqNATDecoder
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from gift_fairseq.options import UserError
 
-# (gold inputs (B, T), encoder output, further keyword arguments of the call) -> inputs (B, T)
-InputChooser = Callable[[Tensor, Any, Dict[str, Any]], Tensor]
+# (gold inputs (B, T), encoder output, further keyword arguments of the call) -> inputs (R, T'), encoder output for them
+InputChooser = Callable[[Tensor, Any, Dict[str, Any]], Tuple[Tensor, Any]]
 
 
 def check_model(model: nn.Module) -> None:
@@ -27,18 +27,25 @@ def check_model(model: nn.Module) -> None:
     elif not isinstance(model.decoder, FairseqIncrementalDecoder):
         reason = "has a decoder that cannot go step by step"
     if reason is not None:
-        name = type(getattr(model, "module", model)).__name__
+        name = type(unwrapped(model)).__name__
         raise UserError(f"--arch gave a {name}, which {reason}: use an autoregressive encoder-decoder")
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """``model`` without what fairseq wraps around it for several workers, two modules deep."""
+    while isinstance(getattr(model, "module", None), nn.Module):
+        model = model.module
+    return model
 
 
 @contextlib.contextmanager
 def decoder_reads(decoder: nn.Module, choose_inputs: InputChooser) -> Iterator[None]:
-    """While this is open, ``decoder`` reads ``choose_inputs(...)`` in place of the gold inputs.
+    """While this is open, ``decoder`` reads ``choose_inputs(...)`` in place of the gold inputs and encoder output.
 
     The inputs are chosen once: a model that calls its decoder again in the same forward (``transformer_align`` with
     full context) reads the same ones.
     """
-    chosen: Optional[Tensor] = None
+    chosen: Optional[Tuple[Tensor, Any]] = None
 
     def swap(_decoder: nn.Module, args: tuple, kwargs: Dict[str, Any]):
         nonlocal chosen
@@ -46,10 +53,26 @@ def decoder_reads(decoder: nn.Module, choose_inputs: InputChooser) -> Iterator[N
         gold_inputs, encoder_out = named.pop("prev_output_tokens"), named.pop("encoder_out")
         if chosen is None:
             chosen = choose_inputs(gold_inputs, encoder_out, dict(named))
-        return (chosen,), {"encoder_out": encoder_out, **named}
+        inputs, encoder_out = chosen
+        return (inputs,), {"encoder_out": encoder_out, **named}
 
     hook = decoder.register_forward_pre_hook(swap, with_kwargs=True)
     try:
         yield
     finally:
         hook.remove()
+
+
+def encoder_rows(model: nn.Module, encoder_out: Any, rows: Tensor) -> Any:
+    """``encoder_out`` with the sentences ``rows`` (R,) of its batch, each as often as it is named there."""
+    return model.encoder.reorder_encoder_out(without_layer_states(encoder_out), rows)
+
+
+def without_layer_states(encoder_out: Any) -> Any:
+    """``encoder_out`` to be reordered: a dictionary is copied, for fconv's encoder overwrites what is in it.
+
+    Without the states between the layers: no decoder reads them, and reordering overwrites them too.
+    """
+    if not isinstance(encoder_out, dict):
+        return encoder_out
+    return {**encoder_out, "encoder_states": []} if "encoder_states" in encoder_out else dict(encoder_out)

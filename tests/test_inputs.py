@@ -44,7 +44,7 @@ def test_forbidden_tokens_are_never_chosen(dtype):
     scores = torch.full((2, 3, 6), -6e4, dtype=dtype)
     scores[..., :3] = 6e4
     scores[..., 4] = -5e4
-    assert prefixes.choose(scores, (0, 1, 2)).eq(4).all()
+    assert rollout.Choice((0, 1, 2))(scores).eq(4).all()
 
 
 def inputs_read(built, sample, update_num=0):
@@ -112,8 +112,9 @@ def test_layer_drop_takes_nothing_from_the_random_stream(build):
     inputs = sample["net_input"]["prev_output_tokens"]
     encoder_out = built.model.encoder(sample["net_input"]["src_tokens"], sample["net_input"]["src_lengths"])
     before = torch.random.get_rng_state()
-    rollout.free_running(built.model.decoder, inputs, encoder_out, built.criterion.forbidden, PAD)
-    rollout.teacher_forced(built.model.decoder, inputs, encoder_out, built.criterion.forbidden)
+    greedy = rollout.Choice(built.criterion.forbidden)
+    rollout.free_running(built.model.decoder, inputs, encoder_out, greedy, PAD)
+    rollout.teacher_forced(built.model.decoder, inputs, encoder_out, greedy)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

@@ -21,7 +21,7 @@ from gift_fairseq.rollout.incremental import IncrementalSteps
 from gift_fairseq.rollout.transformer import TransformerSteps
 
 PAD, EOS = 1, 2
-FORBIDDEN = (PAD, EOS, 0)
+GREEDY = rollout.Choice((PAD, EOS, 0))
 DTYPES = (torch.float64, torch.float32)
 SUPPORTED = [
     "",
@@ -63,14 +63,14 @@ def naive(decoder, gold_inputs, encoder_out, ignore_prefix_size=0):
     with torch.no_grad():
         for t in range(1, gold_inputs.size(1)):
             scores = rollout.scores_of(decoder, decoder(inputs[:, :t], encoder_out=encoder_out))[:, -1]
-            scores[:, list(FORBIDDEN)] = float("-inf")
+            scores[:, list(GREEDY.forbidden)] = float("-inf")
             inputs[:, t] = torch.where(mask[:, t], scores.argmax(-1), gold_inputs[:, t])
     return inputs
 
 
 def rolled_out(decoder, gold_inputs, encoder_out, ignore_prefix_size=0, **options):
     """Inputs (B, T) that the decoder chose, as the strategies make them."""
-    chosen = rollout.free_running(decoder, gold_inputs, encoder_out, FORBIDDEN, PAD, ignore_prefix_size, **options)
+    chosen = rollout.free_running(decoder, gold_inputs, encoder_out, GREEDY, PAD, ignore_prefix_size, **options)
     return prefixes.replace(gold_inputs, chosen, prefixes.replaceable(gold_inputs, PAD, ignore_prefix_size))
 
 
@@ -233,7 +233,7 @@ def assert_logits_equal_the_parallel_pass(built, tolerance):
     order = lengths.argsort(descending=True)
     with torch.no_grad():
         parallel, _ = decoder(gold_inputs, encoder_out=encoder_out)
-        steps = TransformerSteps(decoder, encoder_out, order, gold_inputs.size(1), FORBIDDEN)
+        steps = TransformerSteps(decoder, encoder_out, order, gold_inputs.size(1), GREEDY)
         for t, n in enumerate([4, 4, 4, 3, 3, 2, 2, 2]):
             step = steps.logits(gold_inputs[order[:n], : t + 1])
             torch.testing.assert_close(step, parallel[order[:n], t], rtol=tolerance, atol=tolerance)
@@ -277,9 +277,8 @@ def test_finished_rows_are_not_computed(build, monkeypatch):
 @pytest.mark.parametrize("name, dtype", [("bf16", torch.bfloat16), ("fp16", torch.float16)])
 def test_rollout_dtype_is_that_of_the_choosing_pass_only(build, criterion, name, dtype, monkeypatch):
     seen = []
-    for module in (rollout.parallel, transformer):
-        choose = module.choose
-        monkeypatch.setattr(module, "choose", lambda scores, ids, f=choose: seen.append(scores.dtype) or f(scores, ids))
+    choose = rollout.Choice.__call__
+    monkeypatch.setattr(rollout.Choice, "__call__", lambda self, s: seen.append(s.dtype) or choose(self, s))
     flags = f"{TRANSFORMER} --criterion {criterion}"
     low = build(f"{flags} --rollout-dtype {name}", dtype=torch.float32)
     sample = batch(low.task, sentences(LENGTHS))
@@ -306,7 +305,7 @@ def test_low_precision_logits_are_near(build, how, dtype, tolerance):
             built.model.to(dtype)
             encoder_out["encoder_out"] = [states.to(dtype) for states in encoder_out["encoder_out"]]
         with torch.autocast("cpu", dtype=dtype, enabled=how == "autocast"):
-            steps = TransformerSteps(built.model.decoder, encoder_out, order, 5, FORBIDDEN)
+            steps = TransformerSteps(built.model.decoder, encoder_out, order, 5, GREEDY)
             for t in range(5):
                 step = steps.logits(gold_inputs[:, : t + 1])
                 assert step.dtype == dtype

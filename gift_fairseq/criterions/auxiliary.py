@@ -32,17 +32,9 @@ class AuxiliaryCriterion(GiftCriterion):
     pays none. With ``--ignore-prefix-size N`` the first token is the first scored one, position N.
     """
 
-    def __init__(
-        self,
-        task,
-        sentence_avg,
-        label_smoothing,
-        ignore_prefix_size=0,
-        report_accuracy=False,
-        auxiliary_ratio=0.1,
-    ):
-        super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
-        self.auxiliary_ratio = check_ratio("--auxiliary-ratio", auxiliary_ratio)
+    def __init__(self, cfg, task):
+        super().__init__(cfg, task)
+        self.auxiliary_ratio = check_ratio("--auxiliary-ratio", cfg.auxiliary_ratio)
 
     def loss_terms(self, lprobs: Tensor, target: Tensor, reduce: bool) -> Tuple[Tensor, Tensor]:
         if self.auxiliary_ratio == 0:

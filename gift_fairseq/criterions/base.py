@@ -1,83 +1,54 @@
 """What the strategies share: the one forward pass, the label-smoothed loss, and what is logged of them."""
 
-import contextlib
 import logging
 import math
-from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 from fairseq.criterions.label_smoothed_cross_entropy import (
     LabelSmoothedCrossEntropyCriterion,
-    LabelSmoothedCrossEntropyCriterionConfig,
     label_smoothed_nll_loss,
 )
 from fairseq.distributed import utils as distributed_utils
 from fairseq.logging import metrics
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from gift_fairseq import memory, prefixes, rollout
-from gift_fairseq.clock import now
+from gift_fairseq import memory, prefixes
 from gift_fairseq.options import UserError, check_at_least, check_ratio
-from gift_fairseq.substitution import check_model, decoder_reads
+from gift_fairseq.substitution import check_model
 
 logger = logging.getLogger(__name__)
 
 LN2 = math.log(2)
 
 
-@dataclass
-class RolloutConfig(LabelSmoothedCrossEntropyCriterionConfig):
-    """Options of the strategies that choose tokens."""
-
-    rollout_dtype: str = field(
-        default="model",
-        metadata={
-            "help": "floating-point type of the arithmetic that chooses tokens (not of the pass that is trained on): "
-            f"{', '.join(rollout.DTYPES)}; default: model, the type in which the model trains"
-        },
-    )
-
-
 class GiftCriterion(LabelSmoothedCrossEntropyCriterion):
     """Label-smoothed cross-entropy of the gold targets, whatever inputs the decoder reads.
 
     In evaluation mode this *is* fairseq's ``label_smoothed_cross_entropy``; so it is in training where a strategy reads
-    gold inputs. A strategy overrides :meth:`reads_gold` and :meth:`decoder_inputs` (what the decoder reads in training)
-    or :meth:`loss_terms` (how token losses are weighed).
+    gold inputs. A strategy overrides :meth:`loss_terms` (how token losses are weighed), or goes over
+    :class:`~gift_fairseq.criterions.own_prefixes.OwnPrefixCriterion` (what the decoder reads in training).
     """
 
-    def __init__(self, task, sentence_avg, label_smoothing, ignore_prefix_size=0, report_accuracy=False):
-        check_ratio("--label-smoothing", label_smoothing)
-        check_at_least("--ignore-prefix-size", ignore_prefix_size, 0)
+    def __init__(self, cfg, task):
+        check_ratio("--label-smoothing", cfg.label_smoothing)
+        check_at_least("--ignore-prefix-size", cfg.ignore_prefix_size, 0)
         if getattr(task.cfg, "left_pad_target", False):
             raise UserError("--left-pad-target is True, but targets must be padded on the right: leave it False")
-        super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
-        self.forbidden = prefixes.forbidden_ids(task.target_dictionary)
+        super().__init__(task, cfg.sentence_avg, cfg.label_smoothing, cfg.ignore_prefix_size, cfg.report_accuracy)
+        words = task.target_dictionary
+        self.eos = words.eos()
+        self.forbidden = prefixes.forbidden_ids(words)
+        self.forbidden_but_end = tuple(token for token in self.forbidden if token != self.eos)
         self._update_num: Optional[int] = None
         self._said_who_counts = False
 
     # ---- what a strategy overrides
 
     def reads_gold(self) -> bool:
-        """Whether the decoder reads the gold inputs in this training forward."""
+        """Whether the decoder reads the gold inputs, and nothing else, in this training forward."""
         return True
-
-    def decoder_inputs(
-        self,
-        decoder: nn.Module,
-        gold_inputs: Tensor,
-        encoder_out: Any,
-        extra: Dict[str, Any],
-        target: Tensor,
-        log: Dict[str, Any],
-    ) -> Tensor:
-        """The inputs (B, T) that the decoder reads instead of ``gold_inputs`` (B, T); fills ``log``.
-
-        ``target`` (B, T) are the gold tokens, ``extra`` the further arguments of the model's own decoder call.
-        """
-        raise NotImplementedError
 
     def loss_terms(self, lprobs: Tensor, target: Tensor, reduce: bool) -> Tuple[Tensor, Tensor]:
         """In training: loss to descend and negative log-likelihood to log, in nats, summed over tokens if ``reduce``.
@@ -111,15 +82,18 @@ class GiftCriterion(LabelSmoothedCrossEntropyCriterion):
     # ---- the way of the data
 
     def forward(self, model, sample, reduce=True):
-        """Loss (nats), its denominator and what to log, as fairseq's criterions return them."""
+        """Loss (nats), its denominator and what to log, as fairseq's criterions return them.
+
+        ``reduce`` is fairseq's: False leaves the losses of gold inputs apart, a token each.
+        """
         check_model(model)
         log: Dict[str, Any] = {}
-        with self._inputs_swapped(model, sample, log):
-            net_output = model(**sample["net_input"])
-        lprobs, target = self._lprobs_and_target(model, net_output, sample)
-        loss_terms = self.loss_terms if model.training else self.plain_loss_terms
-        loss, nll_loss = loss_terms(lprobs, target, reduce)
-        sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
+        if model.training:
+            loss, nll_loss = self.training_terms(model, sample, log, reduce)
+        else:
+            lprobs, target = self._gold_lprobs(model, sample, log)
+            loss, nll_loss = self.plain_loss_terms(lprobs, target, reduce)
+        sample_size = self.sample_size(sample)
         log.update(
             loss=loss.detach(),
             nll_loss=nll_loss.detach(),
@@ -127,31 +101,31 @@ class GiftCriterion(LabelSmoothedCrossEntropyCriterion):
             nsentences=sample["target"].size(0),
             sample_size=sample_size,
         )
-        self._log_accuracy(lprobs.detach(), target, log)
         if model.training:
-            if "n_replaced" not in log:  # the decoder read gold inputs
-                log.update(n_replaced=0, gold_nll_loss=nll_loss.detach().sum(), gold_ntokens=sample["ntokens"])
-            log.update(n_inputs=sample["ntokens"], n_readings=1, mem_in_use=memory.in_use())
+            log.setdefault("n_inputs", sample["ntokens"])
+            log.update(n_readings=1, mem_in_use=memory.in_use())
         return loss, sample_size, log
 
-    def _inputs_swapped(self, model: nn.Module, sample: Dict[str, Any], log: Dict[str, Any]):
-        if not model.training or self.reads_gold():
-            return contextlib.nullcontext()
-        decoder, target = model.decoder, sample["target"]
+    def sample_size(self, sample: Dict[str, Any]) -> int:
+        """What the losses of ``sample`` are divided by: its number of gold tokens, or of sentences."""
+        return sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
 
-        def choose_inputs(gold_inputs: Tensor, encoder_out: Any, extra: Dict[str, Any]) -> Tensor:
-            start = now(gold_inputs.device)
-            inputs = self.decoder_inputs(decoder, gold_inputs, encoder_out, extra, target, log)
-            log["rollout_seconds"] = now(gold_inputs.device) - start
-            return inputs
+    def training_terms(self, model, sample, log: Dict[str, Any], reduce: bool = True) -> Tuple[Tensor, Tensor]:
+        """Loss to descend and negative log-likelihood to log of a training forward, nats; fills ``log``."""
+        lprobs, target = self._gold_lprobs(model, sample, log)
+        loss, nll_loss = self.loss_terms(lprobs, target, reduce)
+        log.update(n_replaced=0, gold_nll_loss=nll_loss.detach().sum(), gold_ntokens=sample["ntokens"])
+        return loss, nll_loss
 
-        return decoder_reads(decoder, choose_inputs)
+    def _gold_lprobs(self, model, sample, log: Dict[str, Any]) -> Tuple[Tensor, Tensor]:
+        net_output = model(**sample["net_input"])
+        lprobs, target = self.scored(model.get_normalized_probs(net_output, log_probs=True), sample["target"])
+        self._log_accuracy(lprobs.detach(), target, log)
+        return lprobs, target
 
-    def _lprobs_and_target(self, model, net_output, sample) -> Tuple[Tensor, Tensor]:
-        lprobs = model.get_normalized_probs(net_output, log_probs=True)
-        target = model.get_targets(sample, net_output)
-        skip = self.ignore_prefix_size
-        return lprobs[:, skip:], target[:, skip:]
+    def scored(self, lprobs: Tensor, tokens: Tensor) -> Tuple[Tensor, Tensor]:
+        """``lprobs`` (B, T, V) and ``tokens`` (B, T) without the ignored prefix."""
+        return lprobs[:, self.ignore_prefix_size :], tokens[:, self.ignore_prefix_size :]
 
     def plain_loss_terms(self, lprobs: Tensor, target: Tensor, reduce: bool) -> Tuple[Tensor, Tensor]:
         """Label-smoothed cross-entropy and negative log-likelihood; shapes as in :meth:`loss_terms`."""
@@ -173,16 +147,16 @@ class GiftCriterion(LabelSmoothedCrossEntropyCriterion):
         log.update(n_replaced=mask.sum(), n_chosen=candidates.sum(), n_chosen_right=right.sum())
         return prefixes.replace(gold_inputs, predictions, mask)
 
-    def log_gold_nll(self, scores: Tensor, target: Tensor, log: Dict[str, Any]) -> None:
-        """Logs the negative log-likelihood of ``target`` (B, T) by logits ``scores`` (B, T, V) over gold inputs."""
+    def gold_nll(self, scores: Tensor, target: Tensor, log: Dict[str, Any]) -> Tensor:
+        """Negative log-likelihoods (B, T) of ``target`` (B, T) by logits ``scores`` (B, T, V) over gold inputs.
+
+        Logs their sum without the ignored prefix; padding has 0.
+        """
+        flat = scores.reshape(-1, scores.size(-1)).float()
+        nll = F.cross_entropy(flat, target.reshape(-1), ignore_index=self.padding_idx, reduction="none").view_as(target)
         log["gold_ntokens"] = target.ne(self.padding_idx).sum()
-        scores, target = scores[:, self.ignore_prefix_size :], target[:, self.ignore_prefix_size :]
-        log["gold_nll_loss"] = F.cross_entropy(
-            scores.reshape(-1, scores.size(-1)).float(),
-            target.reshape(-1),
-            ignore_index=self.padding_idx,
-            reduction="sum",
-        )
+        log["gold_nll_loss"] = nll[:, self.ignore_prefix_size :].sum()
+        return nll
 
     # ---- what is logged
 
@@ -211,6 +185,10 @@ class GiftCriterion(LabelSmoothedCrossEntropyCriterion):
         log_ratio("first_token_accuracy", "n_first_right", "n_first", 100.0)
         log_ratio("choosing_accuracy", "n_chosen_right", "n_chosen", 100.0)
         log_ratio("replaced", "n_replaced", "n_inputs", 100.0)
+        log_ratio("right_tokens", "n_right_tokens", "n_oracle")
+        log_ratio("risk", "risk", "n_risk")
+        log_ratio("candidates", "n_candidates", "n_risk")
+        log_ratio("anchor", "anchor", "sample_size")
         peak = memory.take_peak()  # after validation too: its peak is none of the training's
         if total("n_readings") == 0:
             return

@@ -3,23 +3,16 @@
 from dataclasses import dataclass, field
 
 from fairseq.criterions import register_criterion
-from torch import Tensor
 
 from gift_fairseq import prefixes, rollout
-from gift_fairseq.criterions.base import GiftCriterion, RolloutConfig
-from gift_fairseq.options import check_ratio
-from gift_fairseq.schedules import falls_on_update
+from gift_fairseq.criterions.free_running import FreeRunning, FreeRunningConfig
+from gift_fairseq.criterions.own_prefixes import Reading
+from gift_fairseq.criterions.token_targets import TokenTargetsConfig, TokenTargetsCriterion
+from gift_fairseq.options import UserError
 
 
 @dataclass
-class GenerativeConfig(RolloutConfig):
-    generate_ratio: float = field(
-        default=0.1,
-        metadata={
-            "help": "share of the optimizer updates that train on the decoder's own free-running output, a ratio from "
-            "0 (off) to 1 (every update); 0.1 is every tenth; default: 0.1"
-        },
-    )
+class GenerativeConfig(FreeRunningConfig, TokenTargetsConfig):
     rollout_cuda_graphs: bool = field(
         default=False,
         metadata={
@@ -30,43 +23,58 @@ class GenerativeConfig(RolloutConfig):
 
 
 @register_criterion("gift_generative", dataclass=GenerativeConfig)
-class GenerativeCriterion(GiftCriterion):
+class GenerativeCriterion(FreeRunning, TokenTargetsCriterion):
     """``sum l(z)`` on the chosen updates, ``sum l(x)`` on the others; z is what the decoder generates itself.
 
-    Generation is greedy, from the start symbol to the gold length, cached and without gradient or decoder dropout; one
-    parallel pass over the generated inputs then gives loss and gradient. The argmax passes no gradient, so without
-    dropout this equals back-propagation through the step-by-step generation, to rounding.
+    Generation goes from the start symbol to the gold length, greedily unless ``--choose`` says otherwise, cached and
+    without gradient or decoder dropout; one parallel pass over the generated inputs then gives loss and gradient. The
+    argmax passes no gradient, so without dropout this equals back-propagation through the step-by-step generation, to
+    rounding.
+
+    With ``--targets oracle`` the length is the model's own: ``</s>`` may be chosen, and the loss is taken up to and
+    including the step where the row ends, or is cut at ``--length-cap``.
     """
 
-    def __init__(
-        self,
-        task,
-        sentence_avg,
-        label_smoothing,
-        ignore_prefix_size=0,
-        report_accuracy=False,
-        generate_ratio=0.1,
-        rollout_dtype="model",
-        rollout_cuda_graphs=False,
-    ):
-        super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
-        self.generate_ratio = check_ratio("--generate-ratio", generate_ratio)
-        self.rollout_dtype = rollout.dtype_named(rollout_dtype)
-        self.rollout_cuda_graphs = rollout_cuda_graphs
+    def __init__(self, cfg, task):
+        super().__init__(cfg, task)
+        self.rollout_cuda_graphs = cfg.rollout_cuda_graphs
+        if self.rollout_cuda_graphs and (self.samples or self.targets == "oracle"):
+            raise UserError(
+                "--rollout-cuda-graphs is given, but graphs repeat an argmax to a known length: leave out --choose "
+                "sample and --targets oracle"
+            )
+        if self.targets == "gold" and cfg.length_cap != GenerativeConfig.length_cap:
+            raise UserError(f"--length-cap is {cfg.length_cap}, but outputs have the gold length: add --targets oracle")
 
-    def reads_gold(self) -> bool:
-        return not falls_on_update(self.update_num(), self.generate_ratio)
-
-    def decoder_inputs(self, decoder, gold_inputs, encoder_out, extra, target, log) -> Tensor:
+    def reading(self, model, sample, gold_inputs, encoder_out, extra, log) -> Reading:
+        target = sample["target"]
+        if self.targets == "oracle":
+            return self._own_length(model.decoder, gold_inputs, encoder_out, target, log)
         predictions = rollout.free_running(
-            decoder,
+            model.decoder,
             gold_inputs,
             encoder_out,
-            self.forbidden,
+            self.choice(gold_inputs.device, self.forbidden),
             self.padding_idx,
             self.ignore_prefix_size,
             self.rollout_dtype,
             self.rollout_cuda_graphs,
         )
         mask = prefixes.replaceable(gold_inputs, self.padding_idx, self.ignore_prefix_size)
-        return self.replace_inputs(gold_inputs, predictions, mask, log)
+        return Reading(self.replace_inputs(gold_inputs, predictions, mask, log), target)
+
+    def _own_length(self, decoder, gold_inputs, encoder_out, target, log) -> Reading:
+        tokens = rollout.to_its_end(
+            decoder,
+            gold_inputs[:, : 1 + self.ignore_prefix_size],
+            encoder_out,
+            self.choice(gold_inputs.device, self.forbidden_but_end),
+            self.eos,
+            self.padding_idx,
+            self.longest(target, decoder),
+            self.rollout_dtype,
+        )
+        inputs = prefixes.behind(gold_inputs[:, 0], tokens, self.padding_idx)
+        chosen = prefixes.replaceable(inputs, self.padding_idx, self.ignore_prefix_size).sum()
+        log.update(n_replaced=chosen, n_inputs=inputs.ne(self.padding_idx).sum())
+        return Reading(inputs, tokens)

@@ -1,12 +1,64 @@
-"""The state in which tokens are chosen, and what they are chosen by."""
+"""The state in which tokens are chosen, what they are chosen by, and how."""
 
 import contextlib
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from gift_fairseq.options import check_choice
+
+
+class Choice(NamedTuple):
+    """How the next token is chosen by its scores: the best one, or one drawn from their softmax.
+
+    Drawn is with probability ``softmax(scores / temperature)``, of the ``top_k`` best only unless that is 0;
+    temperature 0 is the best one. Adding Gumbel noise to the scores and taking the best (Zhang et al. 2019, Bridging
+    the Gap between Training and Inference for Neural Machine Translation, section 3.2.1) is such a draw, of
+    temperature 1: noise of scale T draws from ``softmax(scores / T)``. ``noise`` is the generator that draws, on the
+    device of the scores.
+    """
+
+    forbidden: Tuple[int, ...] = ()  # never chosen
+    temperature: float = 0.0
+    top_k: int = 0
+    noise: Optional[torch.Generator] = None
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        """The tokens (...) chosen by ``scores`` (..., V), in which the forbidden ones are overwritten.
+
+        The mask is minus infinity, which every floating type has, and comes before the choice.
+        """
+        for token in self.forbidden:  # a fill each: indexing with a list would copy it to the device every time
+            scores[..., token] = float("-inf")
+        if self.temperature == 0:
+            return scores.argmax(dim=-1)
+        if 0 < self.top_k < scores.size(-1):
+            best, candidates = scores.topk(self.top_k, dim=-1)
+            return candidates.gather(-1, self._draw(best).unsqueeze(-1)).squeeze(-1)
+        return self._draw(scores)
+
+    def _draw(self, scores: Tensor) -> Tensor:
+        """By the inverse of the cumulative distribution: one random number a row, where Gumbel noise takes V."""
+        cumulative = (scores.float() / self.temperature).softmax(dim=-1).cumsum(dim=-1)
+        total = cumulative[..., -1:]
+        point = torch.rand(total.shape, generator=self.noise, device=scores.device) * total
+        point = torch.minimum(point, total.nextafter(torch.zeros_like(total)))  # rounded up it would lie behind all
+        drawn = torch.searchsorted(cumulative, point, right=True).squeeze(-1)
+        return drawn.clamp(max=scores.size(-1) - 1)  # behind all only where scores are no numbers
+
+
+def random_choice(choice: Choice, device: torch.device) -> Choice:
+    """``choice`` with a generator of its own on ``device``, seeded by torch's random stream, which goes on by that.
+
+    Rollouts leave the stream as they found it (:func:`choosing`), so draws from the stream itself would come again as
+    the dropout of the pass that is trained on.
+    """
+    if choice.temperature == 0:
+        return choice
+    seed = int(torch.randint(2**62, ()))
+    return choice._replace(noise=torch.Generator(device).manual_seed(seed))
+
 
 DTYPES = {"model": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 

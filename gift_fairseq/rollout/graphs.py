@@ -11,14 +11,14 @@ of the weights a rollout. Off by default: written without a GPU at hand, its ari
 """
 
 import logging
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 from weakref import WeakKeyDictionary
 
 import torch
 from fairseq.models.transformer import TransformerDecoderBase
 from torch import Tensor, nn
 
-from gift_fairseq.prefixes import choose
+from gift_fairseq.rollout.choosing import Choice
 from gift_fairseq.rollout.transformer import TransformerSteps, Weights
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class _Room:
         self.tokens = torch.zeros(rows, dtype=torch.long, device=like.device)
         self.chosen = torch.zeros_like(self.tokens)
         self.position = torch.zeros(1, dtype=torch.long, device=like.device)
-        self.graphs: Dict[Tuple[int, ...], Any] = {}
+        self.graphs: Dict[Tuple[Any, ...], Any] = {}
         self.can_capture = True
 
     def fits(self, weights: Weights, rows: int, length: int, source: int) -> bool:
@@ -75,16 +75,14 @@ _rooms: "WeakKeyDictionary[nn.Module, _Room]" = WeakKeyDictionary()
 class StaticSteps(TransformerSteps):
     """:class:`TransformerSteps` whose shapes and addresses do not depend on the position."""
 
-    def __init__(
-        self, decoder: TransformerDecoderBase, encoder_out: Any, order: Tensor, length: int, forbidden: Sequence[int]
-    ):
+    def __init__(self, decoder: TransformerDecoderBase, encoder_out: Any, order: Tensor, length: int, choose: Choice):
         room = _rooms.get(decoder)
         source = encoder_out["encoder_out"][0].size(0)
         sizes = [_round_up(len(order), ROWS), _round_up(length, POSITIONS), _round_up(source, POSITIONS)]
         if room is not None:
             sizes = [max(size, kept) for size, kept in zip(sizes, (room.rows, room.length, room.source))]
         sizes[1] = min(sizes[1], decoder.max_positions())  # learned positions end there
-        super().__init__(decoder, encoder_out, order, sizes[1], forbidden)
+        super().__init__(decoder, encoder_out, order, sizes[1], choose)
         if room is None or not room.fits(self.weights, *sizes):
             room = _rooms[decoder] = _Room(self.weights, self.cross, *sizes)
         self.room = room
@@ -122,7 +120,7 @@ class StaticSteps(TransformerSteps):
     def _choose(self, rows: int, bound: int) -> None:
         """The best tokens of the first ``rows`` rows into the room."""
         with torch.autocast(self.room.tokens.device.type, enabled=False):
-            self.room.chosen[:rows] = choose(self._forward(self.room.tokens[:rows], bound), self.forbidden)
+            self.room.chosen[:rows] = self.choose(self._forward(self.room.tokens[:rows], bound))
 
     def _forward(self, tokens: Tensor, bound: int) -> Tensor:
         room = self.room
@@ -144,7 +142,7 @@ class GraphedSteps(StaticSteps):
     """:class:`StaticSteps`, captured and replayed; uncaptured where capture fails, which is logged once."""
 
     def _choose(self, rows: int, bound: int) -> None:
-        room, key = self.room, (rows, bound, self.source_bound, *self.forbidden)
+        room, key = self.room, (rows, bound, self.source_bound, self.choose)
         if key not in room.graphs and room.can_capture:
             try:
                 room.graphs[key] = self._captured(rows, bound)

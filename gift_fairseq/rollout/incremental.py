@@ -1,11 +1,10 @@
 """Steps over fairseq's ``incremental_state``: slower, for every autoregressive decoder."""
 
-from typing import Any, Dict, Sequence
+from typing import Any, Dict
 
 from torch import Tensor, nn
 
-from gift_fairseq.prefixes import choose
-from gift_fairseq.rollout.choosing import scores_of
+from gift_fairseq.rollout.choosing import Choice, scores_of
 
 
 class IncrementalSteps:
@@ -16,11 +15,11 @@ class IncrementalSteps:
 
     retires_rows = False
 
-    def __init__(self, decoder: nn.Module, encoder_out: Any, order: Tensor, length: int, forbidden: Sequence[int]):
-        self.decoder, self.encoder_out, self.forbidden = decoder, encoder_out, forbidden
+    def __init__(self, decoder: nn.Module, encoder_out: Any, order: Tensor, length: int, choose: Choice):
+        self.decoder, self.encoder_out, self.choose = decoder, encoder_out, choose
         self.incremental_state: Dict[str, Any] = {}
 
     def next_tokens(self, prefix: Tensor) -> Tensor:
-        """The best tokens (B,) behind ``prefix`` (B, t + 1); all but its last column was read before."""
+        """The tokens chosen (B,) behind ``prefix`` (B, t + 1); all but its last column was read before."""
         output = self.decoder.forward(prefix, encoder_out=self.encoder_out, incremental_state=self.incremental_state)
-        return choose(scores_of(self.decoder, output)[:, -1], self.forbidden)
+        return self.choose(scores_of(self.decoder, output)[:, -1])

@@ -1,28 +1,27 @@
 """One teacher-forced pass: a token for every position at once."""
 
 import contextlib
-from typing import Any, Callable, Iterator, Optional, Sequence
+from typing import Any, Callable, Iterator, Optional
 
 import torch
 from fairseq.models.transformer import TransformerDecoderBase
 from torch import Tensor, nn
 
-from gift_fairseq.prefixes import choose
-from gift_fairseq.rollout.choosing import choosing, scores_of
+from gift_fairseq.rollout.choosing import Choice, choosing, scores_of
 
 
 def teacher_forced(
     decoder: nn.Module,
     inputs: Tensor,
     encoder_out: Any,
-    forbidden: Sequence[int],
+    choose: Choice,
     look: Optional[Callable[[Tensor], None]] = None,
     dtype: Optional[torch.dtype] = None,
     **extra: Any,
 ) -> Tensor:
     """The decoder's choice (B, T) of each next token when it reads ``inputs`` (B, T) in one parallel pass.
 
-    ``look`` sees the scores (B, T, V) before the ``forbidden`` ids are masked in them. ``dtype`` is that of the
+    ``look`` sees the scores (B, T, V) before ``choose`` masks the forbidden ids in them. ``dtype`` is that of the
     arithmetic, None the model's own; ``extra`` are the further keyword arguments of the model's own decoder call.
     """
     with choosing(decoder, inputs.device, dtype), _no_attention_weights(decoder):
@@ -31,7 +30,7 @@ def teacher_forced(
         scores = scores_of(decoder, decoder.forward(inputs, encoder_out=encoder_out, **extra))
         if look is not None:
             look(scores)
-        return choose(scores, forbidden)
+        return choose(scores)
 
 
 @contextlib.contextmanager

@@ -1,14 +1,14 @@
 """Free running: the decoder reads its own choices, one position after the other."""
 
 import logging
-from typing import Any, Optional, Sequence
+from typing import Any, Optional
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from gift_fairseq.rollout import graphs, transformer
-from gift_fairseq.rollout.choosing import choosing
+from gift_fairseq.rollout.choosing import Choice, choosing
 from gift_fairseq.rollout.incremental import IncrementalSteps
 
 logger = logging.getLogger(__name__)
@@ -34,19 +34,19 @@ def free_running(
     decoder: nn.Module,
     gold_inputs: Tensor,
     encoder_out: Any,
-    forbidden: Sequence[int],
+    choose: Choice,
     padding_idx: int,
     ignore_prefix_size: int = 0,
     dtype: Optional[torch.dtype] = None,
     cuda_graphs: bool = False,
 ) -> Tensor:
-    """The decoder's greedy choice (B, T) of each next token when it reads its own, from the start symbol on.
+    """The decoder's choice (B, T) of each next token when it reads its own, from the start symbol on.
 
     The first ``1 + ignore_prefix_size`` inputs are read from ``gold_inputs`` (B, T), everything behind them is
     generated, to the length of the gold inputs, which end at their padding (on the right). No sentence ends earlier
-    (``</s>`` is forbidden), and rows never influence each other. The predictions that no input reads, the last of
-    every row and those behind its end, are 0 or arbitrary. ``dtype`` is that of the arithmetic, None the model's own;
-    ``cuda_graphs`` replays the engine's steps as graphs, on CUDA.
+    (``choose`` must forbid ``</s>``), and rows never influence each other. The predictions that no input reads, the
+    last of every row and those behind its end, are 0 or arbitrary. ``dtype`` is that of the arithmetic, None the
+    model's own; ``cuda_graphs`` replays the engine's steps as graphs, on CUDA; they cannot draw at random.
     """
     with choosing(decoder, gold_inputs.device, dtype):
         length, steps_class = gold_inputs.size(1), steps_for(decoder, cuda_graphs and gold_inputs.is_cuda)
@@ -60,7 +60,7 @@ def free_running(
             order, going_on = torch.arange(len(lengths), device=lengths.device), [len(lengths)] * (length - 1)
         inputs = gold_inputs[order]
         predictions = torch.zeros_like(inputs)
-        steps = steps_class(decoder, encoder_out, order, length, forbidden)
+        steps = steps_class(decoder, encoder_out, order, length, choose)
         for t, n in enumerate(going_on):
             if n == 0:  # what is left is padding in every row
                 break
@@ -68,3 +68,47 @@ def free_running(
             if t >= ignore_prefix_size:
                 inputs[:n, t + 1] = predictions[:n, t]
         return torch.empty_like(predictions).index_copy_(0, order, predictions)
+
+
+FEW_GO_ON = 0.7  # a step's share of rows below which leaving the others out pays for copying the caches
+
+
+def to_its_end(
+    decoder: nn.Module,
+    start: Tensor,
+    encoder_out: Any,
+    choose: Choice,
+    eos: int,
+    padding_idx: int,
+    longest: Tensor,
+    dtype: Optional[torch.dtype] = None,
+) -> Tensor:
+    """What the decoder writes (B, L) when it reads its own choices, each row to its own ``</s>``.
+
+    ``start`` (B, 1 + P) is read first: the start symbol, and a prefix that is forced and so begins the result.
+    ``choose`` must allow ``eos``. A row ends with ``eos``, or without it at ``longest`` (B,) tokens, 1 or more; behind
+    that is padding (a forced prefix may hold some too, where the sentence is shorter). L is the length of the longest
+    row. ``dtype`` is that of the arithmetic, None the model's own.
+    """
+    with choosing(decoder, start.device, dtype):
+        length, steps_class = int(longest.max()), steps_for(decoder)
+        rows = torch.arange(len(start), device=start.device)  # which row of the result each computed one is
+        tokens = start.new_full((len(start), length), padding_idx)
+        ended = torch.zeros_like(rows, dtype=torch.bool)
+        prefix = start[:, :1]
+        steps = steps_class(decoder, encoder_out, rows, length, choose)
+        for t in range(length):
+            chosen = steps.next_tokens(prefix)
+            if t + 1 < start.size(1):
+                chosen = start[rows, t + 1]
+            tokens[rows, t] = chosen.masked_fill(ended, padding_idx)
+            ended = ended | chosen.eq(eos) | chosen.eq(padding_idx) | longest[rows].le(t + 1)
+            going_on = int(len(ended) - ended.sum())
+            if going_on == 0:
+                break
+            prefix = torch.cat([prefix, chosen.unsqueeze(1)], dim=1)
+            if steps_class.retires_rows and going_on < FEW_GO_ON * len(rows):
+                kept = ended.logical_not().nonzero().squeeze(1)
+                steps.keep(kept)
+                rows, prefix, ended = rows[kept], prefix[kept], ended[kept]
+        return tokens[:, : t + 1]

@@ -16,7 +16,7 @@ layouts; the rest small operations. From 64 rows on, products are as fast as in 
 that traffic and its launches (about 14 a layer), of which :mod:`~gift_fairseq.rollout.graphs` makes one.
 """
 
-from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Tuple
 
 import torch
 from fairseq.models.transformer import TransformerDecoder, TransformerDecoderBase
@@ -25,7 +25,7 @@ from fairseq.modules.transformer_layer import TransformerDecoderLayer, Transform
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gift_fairseq.prefixes import choose
+from gift_fairseq.rollout.choosing import Choice
 
 
 def not_supported(decoder: nn.Module) -> Optional[str]:
@@ -211,13 +211,11 @@ class TransformerSteps:
 
     retires_rows = True
 
-    def __init__(
-        self, decoder: TransformerDecoderBase, encoder_out: Any, order: Tensor, length: int, forbidden: Sequence[int]
-    ):
+    def __init__(self, decoder: TransformerDecoderBase, encoder_out: Any, order: Tensor, length: int, choose: Choice):
         device, dtype = order.device.type, decoder.output_projection.weight.dtype
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
-        self.forbidden = forbidden
+        self.choose = choose
         with torch.autocast(device, enabled=False):
             self.weights = _Reader(dtype).decoder(decoder, length)
             source = encoder_out["encoder_out"][0].to(dtype).index_select(1, order).transpose(0, 1).contiguous()
@@ -241,11 +239,18 @@ class TransformerSteps:
         return [cross.new_empty(2, rows, cross.size(2), length, cross.size(4)) for cross in self.cross]
 
     def next_tokens(self, prefix: Tensor) -> Tensor:
-        """The best tokens (n,) behind ``prefix`` (n, t + 1), whose last column is read now.
+        """The tokens chosen (n,) behind ``prefix`` (n, t + 1), whose last column is read now.
 
         The n rows, the first of B, must have read the columns before in the same order.
         """
-        return choose(self.logits(prefix), self.forbidden)
+        return self.choose(self.logits(prefix))
+
+    def keep(self, rows: Tensor) -> None:
+        """From now on only ``rows`` (m,) of the n rows are computed, in this order."""
+        self.cross = [cross.index_select(1, rows) for cross in self.cross]
+        self.caches = [cache.index_select(1, rows) for cache in self.caches]
+        if self.source_mask is not None:
+            self.source_mask = self.source_mask.index_select(0, rows)
 
     def logits(self, prefix: Tensor) -> Tensor:
         """What :meth:`next_tokens` chooses by, (n, V)."""

@@ -104,12 +104,13 @@ class GiftTranslationTask(TranslationTask):
         return loss, sample_size, log
 
     def _own_inputs(self, decoder, criterion):
-        padding_idx, forbidden = self.target_dictionary.pad(), forbidden_ids(self.target_dictionary)
+        padding_idx, choose = self.target_dictionary.pad(), rollout.Choice(forbidden_ids(self.target_dictionary))
         prefix_size = getattr(criterion, "ignore_prefix_size", 0)
 
         def choose_inputs(gold_inputs, encoder_out, _extra):
-            predictions = rollout.free_running(decoder, gold_inputs, encoder_out, forbidden, padding_idx, prefix_size)
-            return replace(gold_inputs, predictions, replaceable(gold_inputs, padding_idx, prefix_size))
+            predictions = rollout.free_running(decoder, gold_inputs, encoder_out, choose, padding_idx, prefix_size)
+            mask = replaceable(gold_inputs, padding_idx, prefix_size)
+            return replace(gold_inputs, predictions, mask), encoder_out
 
         return choose_inputs
 
