@@ -2,8 +2,9 @@
 
 ``python -m gift_fairseq.benchmark`` (``scripts/benchmark.sh``) measures in one process, interleaved: every round runs
 all variants, each round beginning with another one, so that a machine that slows down slows all of them. The model is
-untrained; a rollout to the gold length costs the same whatever the words are. All sentences of a batch have the same
-length, which is the engine's worst case: it computes nothing for sentences that have ended.
+untrained; a rollout to the gold length costs the same whatever the words are, and one that may end itself hardly does
+before the gold length, where it is cut here. All sentences of a batch have the same length, which is the engine's worst
+case: it computes nothing for sentences that have ended.
 """
 
 import argparse
@@ -41,13 +42,21 @@ from gift_fairseq.tasks import gift_translation  # noqa: F401  registers the tas
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 STANDARD, EVERY_UPDATE = "standard", "generative, every update"
+GENERATE = "gift_generative --generate-ratio 1"
+RISK = "gift_risk --generate-ratio 1"
 STRATEGIES = {
     STANDARD: "gift_standard",
     "auxiliary": "gift_auxiliary",
     "recurrent": "gift_recurrent",
+    "recurrent, two passes": "gift_recurrent --passes 2",
+    "recurrent, gold beside own": "gift_recurrent --mle-weight 0.5",
     "recurrent, bf16 rollout": "gift_recurrent --rollout-dtype bf16",
-    EVERY_UPDATE: "gift_generative --generate-ratio 1",
-    "generative, every update, bf16 rollout": "gift_generative --generate-ratio 1 --rollout-dtype bf16",
+    EVERY_UPDATE: GENERATE,
+    "generative, every update, drawn": f"{GENERATE} --choose sample",
+    "generative, every update, oracle": f"{GENERATE} --targets oracle --length-cap 1",
+    "generative, every update, bf16 rollout": f"{GENERATE} --rollout-dtype bf16",
+    "risk, every update, 4 drawn": f"{RISK} --length-cap 1",
+    "risk, every update, beam of 4": f"{RISK} --candidates-from beam --length-cap 1",
     "peer: fairseq's label_smoothed_cross_entropy": "label_smoothed_cross_entropy",
 }
 INCREMENTAL = "peer: generative over incremental_state"
@@ -174,6 +183,7 @@ class Bench:
 
 def uncached_back_propagation(criterion: nn.Module) -> Callable[..., Any]:
     """Loss of free-running generation by steps that keep nothing and all carry gradient: a forward of every prefix."""
+    greedy = rollout.Choice(criterion.forbidden)
 
     def loss_of(model: nn.Module, sample: Dict[str, Any]):
         net_input, target = sample["net_input"], sample["target"]
@@ -182,7 +192,7 @@ def uncached_back_propagation(criterion: nn.Module) -> Callable[..., Any]:
         for _ in range(target.size(1)):
             output, _ = model.decoder(inputs, encoder_out=encoder_out)
             logits.append(output[:, -1:])
-            chosen = prefixes.choose(output[:, -1].detach().clone(), criterion.forbidden)
+            chosen = greedy(output[:, -1].detach().clone())
             inputs = torch.cat([inputs, chosen.unsqueeze(1)], dim=1)
         lprobs = model.get_normalized_probs((torch.cat(logits, dim=1), None), log_probs=True)
         return criterion.plain_loss_terms(lprobs, target, reduce=True)
@@ -205,16 +215,17 @@ def measure_updates(bench: Bench, sentences: int, length: int, rounds: int) -> D
 def measure_rollout(bench: Bench, sentences: int, length: int, rounds: int) -> Dict[str, Dict[str, Any]]:
     """Choosing tokens only: one parallel pass, the engine, and fairseq's incremental steps."""
     net_input = bench.batch(sentences, length)["net_input"]
-    forbidden, padding = prefixes.forbidden_ids(bench.task.target_dictionary), bench.task.target_dictionary.pad()
+    words = bench.task.target_dictionary
+    greedy, padding = rollout.Choice(prefixes.forbidden_ids(words)), words.pad()
     decoder, gold_inputs = bench.model.decoder, net_input["prev_output_tokens"]
     with torch.no_grad():
         encoder_out = bench.model.encoder(net_input["src_tokens"], src_lengths=net_input["src_lengths"])
 
     def free_running() -> Tensor:
-        return rollout.free_running(decoder, gold_inputs, encoder_out, forbidden, padding)
+        return rollout.free_running(decoder, gold_inputs, encoder_out, greedy, padding)
 
     variants = {
-        "parallel": lambda: rollout.teacher_forced(decoder, gold_inputs, encoder_out, forbidden),
+        "parallel": lambda: rollout.teacher_forced(decoder, gold_inputs, encoder_out, greedy),
         "engine": free_running,
         "incremental": bench.over_incremental_state(free_running),
     }

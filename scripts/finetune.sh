@@ -3,7 +3,7 @@
 #
 #   bash scripts/finetune.sh --strategy S --from FILE --data DIR --out RUN [OPTIONS] [-- FLAGS OF FAIRSEQ-TRAIN]
 #
-#   --strategy S     standard, auxiliary, recurrent or generative; with its own flags: "recurrent --gold-ratio 0.5"
+#   --strategy S     standard, auxiliary, recurrent, generative or risk; with its own flags: "recurrent --gold-ratio 0.5"
 #   --from FILE      the checkpoint to start from: fairseq's, with or without this plugin
 #   --data DIR       data made with the checkpoint's dictionaries
 #   --out RUN        folder of the run; run again with the same options, it resumes where it was stopped
@@ -29,8 +29,8 @@ whole 1 UPDATES
 [ -z "$LR" ] || rate LR
 read -ra strategy <<<"$STRATEGY"
 name="${strategy[0]}"
-[ -f "$PROJECT/gift_fairseq/criterions/$name.py" ] && [ "$name" != base ] ||
-    fail "--strategy is '$name', but must be standard, auxiliary, recurrent or generative"
+grep -qs "register_criterion(\"gift_$name\"" "$PROJECT/gift_fairseq/criterions/$name.py" ||
+    fail "--strategy is '$name', but must be standard, auxiliary, recurrent, generative or risk"
 environment
 
 hand_on

@@ -1,9 +1,10 @@
 """What the tests build on: tiny models made by fairseq's own options, and batches made by its own collater."""
 
+import copy
 import json
 import random
 import sys
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -42,6 +43,8 @@ STRATEGIES = {
     "auxiliary": "--criterion gift_auxiliary --auxiliary-ratio 0.3",
     "recurrent": "--criterion gift_recurrent",
     "generative": "--criterion gift_generative --generate-ratio 1",
+    "oracle": "--criterion gift_generative --generate-ratio 1 --targets oracle",
+    "risk": "--criterion gift_risk --generate-ratio 1 --candidates-from beam --candidates 3 --risk-cost chrf",
 }
 
 
@@ -73,13 +76,19 @@ def dictionaries(tmp_path_factory):
     return folder
 
 
+@cache  # most of the time of most tests
+def configuration(command_line):
+    """What fairseq-train makes of its options."""
+    parser = options.get_training_parser()
+    return convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, input_args=command_line.split()))
+
+
 def make(dictionaries, flags, dropout=0.0, seed=1, dtype=torch.float64):
     """Task, model and criterion, as fairseq-train would make them of ``flags`` over the folder ``dictionaries``."""
-    arguments = f"{dictionaries} -s en -t de --label-smoothing 0.1 --dropout {dropout} {flags}".split()
+    command_line = f"{dictionaries} -s en -t de --label-smoothing 0.1 --dropout {dropout} {flags}"
     if "--task" not in flags:
-        arguments += ["--task", "gift_translation"]
-    parser = options.get_training_parser()
-    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, input_args=arguments))
+        command_line += " --task gift_translation"
+    cfg = copy.deepcopy(configuration(command_line))
     torch.manual_seed(seed)
     task = tasks.setup_task(cfg.task)
     model = task.build_model(cfg.model).to(dtype)
@@ -178,6 +187,15 @@ def assert_same_gradient(one, other, rtol=1e-9, atol=1e-9):
 def difference(one, other):
     """Euclidean distance of two gradients."""
     return sum((one[name] - other[name]).pow(2).sum().item() for name in one) ** 0.5
+
+
+def often_ending(built):
+    """``built`` with a louder ``</s>``: of untrained models' own outputs some end early then, others do not."""
+    with torch.no_grad():
+        for name, parameter in built.model.named_parameters():
+            if name in ("decoder.output_projection.weight", "decoder.embed_out", "decoder.fc3.weight_g"):
+                parameter[2] *= 3
+    return built
 
 
 LENGTHS = [(5, 6), (3, 4), (6, 2), (2, 7)]  # of source and target

@@ -31,7 +31,7 @@ def test_batched_and_padded_equals_singletons(build, strategy, flags):
 
 
 @pytest.mark.parametrize("architecture", ["lstm", "fconv", "transformer_align"])
-@pytest.mark.parametrize("strategy", ["recurrent", "generative"])
+@pytest.mark.parametrize("strategy", ["recurrent", "generative", "oracle", "risk"])
 def test_other_architectures_too(build, strategy, architecture):
     built = build(f"{ARCHITECTURES[architecture]} {STRATEGIES[strategy]}")
     pairs = sentences(LENGTHS)
@@ -53,15 +53,18 @@ def test_more_padding_adds_nothing(build, strategy):
             assert float(one[1]) == pytest.approx(float(other[1]), rel=1e-9), one[0]
 
 
-WRAPPED = ("auxiliary", "recurrent", "generative")
+ANCHOR = "--anchor-weight 0.3 --finetune-from-model {start}"
+WRAPPED = {name: STRATEGIES[name] for name in ("auxiliary", "recurrent", "generative", "oracle", "risk")}
+WRAPPED["near the start"] = f"{STRATEGIES['risk']} --mle-weight 0.3 --anchor kl {ANCHOR}"
+WRAPPED["weights near the start"] = f"{STRATEGIES['generative']} --mle-weight 0.3 --anchor l2 {ANCHOR}"
 
 
 def work(rank, wrapper, dictionaries, folder):
     """One of two gloo workers: its half of the batch, under the wrapper that fairseq uses; all strategies in turn."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    for strategy in WRAPPED:
-        built = make(dictionaries, f"{TRANSFORMER} {STRATEGIES[strategy]}")
+    for strategy, flags in WRAPPED.items():
+        built = make(dictionaries, f"{TRANSFORMER} {flags.format(start=folder / 'start.pt')}")
         plain = built.model
         if wrapper == "pytorch_ddp":
             built.model = ModuleProxyWrapper(DistributedDataParallel(plain))
@@ -78,10 +81,12 @@ def work(rank, wrapper, dictionaries, folder):
 
 @pytest.mark.parametrize("wrapper", ["pytorch_ddp", "legacy_ddp"])
 def test_two_workers_equal_one_big_batch_and_accumulation(build, dictionaries, tmp_path, wrapper):
+    start = tmp_path / "start.pt"
+    torch.save({"model": build(f"{TRANSFORMER} {STRATEGIES['standard']}", seed=2).model.state_dict()}, start)
     multiprocessing.spawn(work, (wrapper, dictionaries, tmp_path), nprocs=2)
     pairs = sentences(LENGTHS)
-    for strategy in WRAPPED:
-        built = build(f"{TRANSFORMER} {STRATEGIES[strategy]}")
+    for strategy, flags in WRAPPED.items():
+        built = build(f"{TRANSFORMER} {flags.format(start=start)}")
         _, gradient = loss_and_gradient(built, batch(built.task, pairs))
         _, accumulated = loss_and_gradient(built, *(batch(built.task, pairs[rank::2]) for rank in range(2)))
         assert_same_gradient(gradient, accumulated, rtol=1e-6, atol=1e-9)

@@ -52,7 +52,7 @@ def test_one_sum_logs_what_the_parts_log():
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_gold_nll_is_that_of_gold_inputs(build, strategy):
-    if strategy == "generative":
+    if strategy in ("generative", "oracle", "risk"):
         pytest.skip("a generating update never reads gold inputs")
     built = build(f"{TRANSFORMER} {STRATEGIES[strategy]}")
     sample = batch(built.task, sentences(LENGTHS))

@@ -1,5 +1,7 @@
 """Each strategy's loss and gradient against naive loops in float64, and what it is when switched off."""
 
+import math
+
 import pytest
 import torch
 from conftest import (
@@ -7,14 +9,20 @@ from conftest import (
     LENGTHS,
     STRATEGIES,
     TRANSFORMER,
+    WORDS,
     assert_same_gradient,
     batch,
     difference,
     loss_and_gradient,
+    often_ending,
     sentences,
 )
+from fairseq.data import Dictionary
+from fairseq.sequence_generator import SequenceGenerator
+from sacrebleu.metrics import CHRF
+from test_oracle import naive_optimal
 
-PAD, EOS, BOS = 1, 2, 0
+PAD, EOS, BOS, UNK = 1, 2, 0, 3
 EPSILON = 0.1
 
 
@@ -26,9 +34,9 @@ def smoothed(logits, gold):
     return -(weights * lprobs).sum()
 
 
-def best_allowed(logits):
+def best_allowed(logits, forbidden=(PAD, EOS, BOS)):
     ranked = sorted(range(logits.numel()), key=lambda word: -logits[word].item())
-    return next(word for word in ranked if word not in (PAD, EOS, BOS))
+    return next(word for word in ranked if word not in forbidden)
 
 
 def next_logits(model, encoder_out, prefix):
@@ -50,6 +58,10 @@ def naive_losses(strategy, model, source, target, ratio=0.3, passes=1, gold_pref
         for _ in range(passes):
             chosen = [best_allowed(next_logits(model, encoder_out, prefix[: t + 1])) for t in range(len(gold))]
             prefix = [EOS] + gold[:gold_prefix] + chosen[gold_prefix:-1]
+    if strategy == "oracle":
+        return naive_oracle(model, encoder_out, gold, gold_prefix)
+    if strategy == "risk":
+        return naive_risk(model, source, encoder_out, gold, gold_prefix)
     losses, own = [], [EOS]
     for t, word in enumerate(gold):
         logits = next_logits(model, encoder_out, own if strategy == "generative" else prefix[: t + 1])
@@ -59,6 +71,64 @@ def naive_losses(strategy, model, source, target, ratio=0.3, passes=1, gold_pref
     if strategy == "auxiliary" and losses:
         return (1 - ratio) * sum(losses) + ratio * len(losses) * losses[0]
     return sum(losses, torch.tensor(0.0))
+
+
+def longest(gold):
+    return math.ceil(1.5 * len(gold))
+
+
+def naive_oracle(model, encoder_out, gold, gold_prefix):
+    """Greedy to its own end, then the mean loss over all that brute force says is right at each position."""
+    if len(gold) <= gold_prefix:  # the whole sentence is given
+        return torch.tensor(0.0)
+    own = gold[:gold_prefix]
+    while len(own) == gold_prefix or (own[-1] != EOS and len(own) < longest(gold)):
+        own.append(best_allowed(next_logits(model, encoder_out, [EOS, *own]), (PAD, BOS)))
+    loss = torch.tensor(0.0)
+    for t in range(gold_prefix, len(own)):
+        logits, right = next_logits(model, encoder_out, [EOS, *own[:t]]), naive_optimal(own[:t], gold[:-1])
+        loss = loss + sum(smoothed(logits, word) for word in right) / len(right)
+    return loss
+
+
+def log_probability(model, encoder_out, tokens, ignored=0):
+    """Of the tokens behind the first ``ignored`` ones, each from a forward of its own."""
+    each = [
+        torch.log_softmax(next_logits(model, encoder_out, [EOS, *tokens[:t]]), -1)[tokens[t]]
+        for t in range(ignored, len(tokens))
+    ]
+    return sum(each, torch.tensor(0.0))
+
+
+def naive_candidates(model, source, gold, gold_prefix):
+    """The three best by fairseq's generator, this sentence alone."""
+    words = Dictionary()
+    for number in range(WORDS):
+        words.add_symbol(f"w{number}")
+    model.eval()
+    generator = SequenceGenerator(
+        [model], words, beam_size=3, max_len_b=longest(gold) - 1, tokens_to_suppress=(words[BOS],)
+    )
+    net_input = {"src_tokens": source[None], "src_lengths": torch.tensor([len(source)])}
+    forced = torch.tensor([gold[:gold_prefix]]) if gold_prefix else None
+    found = generator.forward({"net_input": net_input}, prefix_tokens=forced)[0]
+    model.train()
+    return [hypothesis["tokens"].tolist() for hypothesis in found]
+
+
+def naive_risk(model, source, encoder_out, gold, gold_prefix, alpha=0.005):
+    if len(gold) <= gold_prefix:  # the whole sentence is given: there is nothing to choose
+        return torch.tensor(0.0)
+
+    def text(tokens):
+        return " ".join("?" if token == UNK else f"w{token - 4}" for token in tokens if token != EOS)
+
+    candidates = naive_candidates(model, source, gold, gold_prefix)
+    assert len({tuple(candidate) for candidate in candidates}) == 3
+    weights = [(alpha * log_probability(model, encoder_out, c, gold_prefix)).exp() for c in candidates]
+    costs = [1 - CHRF().sentence_score(text(c), [text(gold)]).score / 100 for c in candidates]
+    risk = sum(weight * cost for weight, cost in zip(weights, costs)) / sum(weights)
+    return (len(gold) - gold_prefix) * risk / alpha
 
 
 def naive_gradient(strategy, model, pairs, **options):
@@ -71,7 +141,7 @@ def naive_gradient(strategy, model, pairs, **options):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_loss_and_gradient_equal_the_naive_loop(build, strategy, architecture):
-    built = build(f"{ARCHITECTURES[architecture]} {STRATEGIES[strategy]}")
+    built = often_ending(build(f"{ARCHITECTURES[architecture]} {STRATEGIES[strategy]}"))
     # fairseq's lightconv reads across source padding, so it gets none
     pairs = sentences([(5, n) for _, n in LENGTHS] if architecture == "lightconv" else LENGTHS)
     loss, gradient = loss_and_gradient(built, batch(built.task, pairs))
@@ -80,9 +150,10 @@ def test_loss_and_gradient_equal_the_naive_loop(build, strategy, architecture):
     assert_same_gradient(gradient, naive, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("strategy", ["auxiliary", "recurrent", "generative"])
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "standard"])
 def test_ignored_prefix_stays_gold_and_out_of_the_loss(build, strategy):
-    built = build(f"{TRANSFORMER} {STRATEGIES[strategy]} --ignore-prefix-size 2")
+    """A sentence that is shorter than the prefix trains nothing, whatever else is in the batch."""
+    built = often_ending(build(f"{TRANSFORMER} {STRATEGIES[strategy]} --ignore-prefix-size 2"))
     pairs = sentences(LENGTHS)
     loss, gradient = loss_and_gradient(built, batch(built.task, pairs))
     naive_loss, naive = naive_gradient(strategy, built.model, pairs, gold_prefix=2)
@@ -149,6 +220,9 @@ OFF = {
     "auxiliary": "--criterion gift_auxiliary --auxiliary-ratio 0",
     "recurrent": "--criterion gift_recurrent --gold-ratio 1",
     "generative": "--criterion gift_generative --generate-ratio 0",
+    "oracle": "--criterion gift_generative --generate-ratio 0 --targets oracle --mle-weight 0.5",
+    "risk": "--criterion gift_risk --generate-ratio 0 --risk-gold",
+    "a schedule at its end": "--criterion gift_recurrent --gold-ratio linear:1:0.5:10 --choose sample",
     "fairseq's own": "--criterion label_smoothed_cross_entropy",
 }
 
@@ -162,6 +236,7 @@ def test_switched_off_is_standard_bit_for_bit(build, name):
         sample = batch(built.task, sentences(LENGTHS))
         torch.manual_seed(7)
         built.model.zero_grad()
+        getattr(built.criterion, "set_num_updates", int)(0)
         loss, sample_size, _ = built.criterion(built.model, sample)
         loss.backward()
         gradient = {n: p.grad for n, p in built.model.named_parameters()}

@@ -1,0 +1,169 @@
+"""risk: the expected cost of whole hypotheses, by a sentence-level score."""
+
+from dataclasses import dataclass, field
+from typing import Optional, Tuple
+
+import torch
+from fairseq.criterions import register_criterion
+from torch import Tensor
+
+from gift_fairseq import prefixes, rollout
+from gift_fairseq.criterions.free_running import FreeRunning, FreeRunningConfig
+from gift_fairseq.criterions.own_prefixes import OwnPrefixCriterion, Reading
+from gift_fairseq.evaluation.sentence_costs import METRICS, SentenceCost
+from gift_fairseq.options import UserError, check_above, check_at_least, check_choice
+from gift_fairseq.substitution import encoder_rows, unwrapped
+
+SOURCES = ("sample", "beam")
+
+
+@dataclass
+class RiskConfig(FreeRunningConfig):
+    candidates: int = field(
+        default=4, metadata={"help": "hypotheses of each sentence that are weighed, 2 or more; default: 4"}
+    )
+    candidates_from: str = field(
+        default="sample",
+        metadata={
+            "help": "where they come from: sample (drawn from the model; equal ones count once) or beam (the best of "
+            "fairseq's beam search); default: sample"
+        },
+    )
+    risk_gold: bool = field(default=False, metadata={"help": "the gold translation is one more of them; default: off"})
+    risk_cost: str = field(
+        default="bleu",
+        metadata={
+            "help": "what a hypothesis costs: 1 minus sacreBLEU's sentence-level bleu (smoothed) or chrf; default: bleu"
+        },
+    )
+    risk_alpha: float = field(
+        default=0.005,
+        metadata={
+            "help": "exponent of the probabilities by which the hypotheses of a sentence are weighed, above 0; near 0 "
+            "all count alike, 1 is the model's own distribution over them; default: 0.005"
+        },
+    )
+
+
+@register_criterion("gift_risk", dataclass=RiskConfig)
+class RiskCriterion(FreeRunning, OwnPrefixCriterion):
+    """``sum_b n_b/a sum_c Q(c) cost(c)`` on the chosen updates, c the candidates; ``sum l(x)`` on the others.
+
+    Minimum risk training (Shen et al. 2016, Minimum Risk Training for Neural Machine Translation, equations 9 to 11):
+    ``Q(c) = P(c | source)^a / sum_c' P(c' | source)^a`` over a set of candidates that is drawn anew every time, with a
+    ``--risk-alpha``. Its gradient is ``sum_c Q(c) (cost(c) - risk) grad log P(c)``; the division by a, which is no more
+    than a step size in theirs, keeps that size for every a: with a near 0 and candidates drawn from the model this is
+    REINFORCE with the mean cost as its baseline. ``n_b``, the number of scored gold tokens, gives a sentence the weight
+    that it has in the token loss averaged over tokens; it is 1 with ``--sentence-avg``. Mixed with the token loss by
+    ``--mle-weight``, as Edunov et al. (2018, Classical Structured Prediction Losses for Sequence to Sequence Learning,
+    equation 11) do. Wang and Sennrich (2020,
+    On Exposure Bias, Hallucination and Domain Shift in Neural Machine Translation) leave the gold translation out of
+    the candidates, which is the default here.
+
+    Where we differ: candidates come from the rollout engine, in one batch and without decoder dropout, over the encoder
+    pass that is trained on; the cost is of whole words, by sacreBLEU.
+    """
+
+    def __init__(self, cfg, task):
+        super().__init__(cfg, task)
+        self.candidates = check_at_least("--candidates", cfg.candidates, 2)
+        self.by_beam = check_choice("--candidates-from", cfg.candidates_from, SOURCES) == "beam"
+        if self.by_beam:
+            for option, value, default in (("--temperature", cfg.temperature, 1), ("--top-k", cfg.top_k, 0)):
+                if value != default:
+                    raise UserError(f"{option} is {value}, but a beam draws nothing: leave out --candidates-from beam")
+        self.with_gold = cfg.risk_gold
+        self.alpha = check_above("--risk-alpha", cfg.risk_alpha, 0)
+        self.cost = SentenceCost(check_choice("--risk-cost", cfg.risk_cost, METRICS), task.target_dictionary)
+
+    def reads_gold_too(self) -> bool:
+        return self.with_gold or super().reads_gold_too()
+
+    def reading(self, model, sample, gold_inputs, encoder_out, extra, log) -> Reading:
+        target = sample["target"]
+        sentences = torch.arange(len(target), device=target.device).repeat_interleave(self.candidates)
+        find = self._best if self.by_beam else self._drawn
+        tokens = find(model, sample, gold_inputs, encoder_out, sentences)
+        kept = first_of_equals(tokens, self.candidates, target if self.with_gold else None, self.padding_idx)
+        tokens, sentences = tokens[kept], sentences[kept]
+        inputs = prefixes.behind(gold_inputs[sentences, 0], tokens, self.padding_idx)
+        chosen = prefixes.replaceable(inputs, self.padding_idx, self.ignore_prefix_size).sum()
+        log.update(n_replaced=chosen, n_inputs=inputs.ne(self.padding_idx).sum())
+        return Reading(inputs, tokens, sentences)
+
+    def _drawn(self, model, sample, gold_inputs, encoder_out, sentences: Tensor) -> Tensor:
+        """Candidates (B N, L), row r one of sentence ``sentences[r]``; ended by ``</s>`` or cut, then padding."""
+        with torch.no_grad():
+            encoder_out = encoder_rows(model, encoder_out, sentences)
+        choose = self.sampling._replace(forbidden=self.forbidden_but_end)
+        return rollout.to_its_end(
+            model.decoder,
+            gold_inputs[sentences, : 1 + self.ignore_prefix_size],
+            encoder_out,
+            rollout.random_choice(choose, gold_inputs.device),
+            self.eos,
+            self.padding_idx,
+            self.longest(sample["target"], model.decoder)[sentences],
+            self.rollout_dtype,
+        )
+
+    def _best(self, model, sample, gold_inputs, encoder_out, sentences: Tensor) -> Tensor:
+        """As :meth:`_drawn`, the best that beam search finds; each ends in ``</s>``."""
+        return rollout.beam(
+            unwrapped(model),
+            sample["net_input"],
+            encoder_out,
+            self.task.target_dictionary,
+            self.candidates,
+            self.longest(sample["target"], model.decoder),
+            self.ignore_prefix_size,
+            self.rollout_dtype,
+        )
+
+    def own_terms(self, lprobs, reading: Reading, gold_lprobs, target, log) -> Tuple[Tensor, Tensor]:
+        sentences, tokens = reading.sentences, reading.tokens
+        costs = self.cost.costs(tokens.tolist(), target[sentences].tolist())
+        costs = lprobs.new_tensor(costs)
+        scores = self._log_probability(lprobs, tokens)
+        if self.with_gold:
+            everyone = torch.arange(len(target), device=target.device)
+            scores = torch.cat([scores, self._log_probability(gold_lprobs, target)])
+            costs, sentences = torch.cat([costs, costs.new_zeros(len(target))]), torch.cat([sentences, everyone])
+        risk = expected_cost(self.alpha * scores, costs, sentences, len(target))
+        log.update(risk=risk.detach().sum(), n_risk=len(target), n_candidates=len(scores))
+        nll = expected_cost(torch.zeros_like(scores), -scores.detach(), sentences, len(target))  # all alike: the mean
+        weights = 1 if self.sentence_avg else target[:, self.ignore_prefix_size :].ne(self.padding_idx).sum(dim=1)
+        return (weights * risk).sum() / self.alpha, nll.sum()
+
+    def _log_probability(self, lprobs: Tensor, tokens: Tensor) -> Tensor:
+        """Of the whole ``tokens`` (R, L) without the ignored prefix, (R,), by ``lprobs`` (R, L, V)."""
+        lprobs, tokens = self.scored(lprobs, tokens)
+        each = lprobs.gather(2, tokens.unsqueeze(2)).squeeze(2)
+        return each.masked_fill(tokens.eq(self.padding_idx), 0).sum(dim=1)
+
+
+def first_of_equals(tokens: Tensor, candidates: int, target: Optional[Tensor], padding_idx: int) -> Tensor:
+    """Mask (B N,), True for the first of equal rows among the N ``candidates`` of a sentence, of ``tokens`` (B N, L).
+
+    None that equals its ``target`` (B, T), if that is given.
+    """
+    each = tokens.view(-1, candidates, tokens.size(1))
+    repeated = (each.unsqueeze(2) == each.unsqueeze(1)).all(-1).tril(diagonal=-1).any(2).flatten()
+    if target is not None:
+        rows = prefixes.stack(tokens, target.repeat_interleave(candidates, dim=0), padding_idx)
+        repeated |= (rows[: len(tokens)] == rows[len(tokens) :]).all(-1)
+    return ~repeated
+
+
+def expected_cost(scores: Tensor, costs: Tensor, sentences: Tensor, count: int) -> Tensor:
+    """For each of ``count`` sentences the mean cost (count,) of its rows, weighed by the softmax of their ``scores``.
+
+    ``scores`` and ``costs`` (R,) are of rows that belong to ``sentences`` (R,); every sentence has one at least.
+    """
+    highest = scores.new_full((count,), float("-inf")).scatter_reduce(0, sentences, scores.detach(), "amax")
+    weights = (scores - highest[sentences]).exp()
+
+    def total(values: Tensor) -> Tensor:
+        return values.new_zeros(count).index_add(0, sentences, values)
+
+    return total(weights * costs) / total(weights)

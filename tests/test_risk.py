@@ -1,0 +1,363 @@
+"""Expected cost of whole hypotheses: against naive loops in float64, in its limits, and its costs against sacreBLEU."""
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+from conftest import (
+    ARCHITECTURES,
+    LENGTHS,
+    STRATEGIES,
+    TRANSFORMER,
+    assert_same_gradient,
+    batch,
+    loss_and_gradient,
+    often_ending,
+    sentences,
+)
+from fairseq.data import Dictionary
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sacrebleu.metrics import BLEU, CHRF
+from test_losses import best_allowed, log_probability, longest, next_logits
+
+from gift_fairseq.criterions.risk import expected_cost, first_of_equals
+from gift_fairseq.evaluation.sentence_costs import SentenceCost, subwords_of
+
+PAD, EOS, BOS, UNK = 1, 2, 0, 3
+RISK = "--criterion gift_risk --generate-ratio 1 --risk-cost chrf"
+
+
+# ---- the weighing
+
+
+def naive_expected(scores, costs):
+    weights = [math.exp(score - max(scores)) for score in scores]
+    return sum(weight * cost for weight, cost in zip(weights, costs)) / sum(weights)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.floats(-900, 900), st.floats(0, 1)), max_size=12))
+def test_expected_cost_against_a_loop(rows):
+    """Rows of a sentence stand anywhere; every sentence has one at least."""
+    rows = rows + [(sentence, -3.0, 0.25) for sentence in range(4)]
+    sentences_of, scores, costs = (torch.tensor(column) for column in zip(*rows))
+    found = expected_cost(scores.double(), costs.double(), sentences_of, 4)
+    for sentence in range(4):
+        own = [(score, cost) for number, score, cost in rows if number == sentence]
+        assert found[sentence].item() == pytest.approx(naive_expected(*zip(*own)), rel=1e-5, abs=1e-12)
+
+
+@pytest.mark.parametrize("shift", [0.0, -1e6, 1e6, -80000.0])
+def test_expected_cost_by_hand(shift):
+    """Probabilities 1 : 3, whatever both have in common; nothing overflows."""
+    scores = torch.tensor([0.0, math.log(3), 0.0, 0.0, 5.0], dtype=torch.float64) + shift
+    costs = torch.tensor([1.0, 0.2, 0.5, 0.1, 0.7], dtype=torch.float64)
+    found = expected_cost(scores, costs, torch.tensor([0, 0, 1, 1, 2]), 3)
+    assert found.tolist() == pytest.approx([0.25 * 1 + 0.75 * 0.2, 0.3, 0.7], rel=1e-9)
+
+
+def test_expected_cost_of_extremes():
+    """A row that is nearly impossible beside another counts nothing, and has no gradient that is no number."""
+    scores = torch.tensor([-1e30, 0.0, 1e30, -1e30], requires_grad=True)
+    found = expected_cost(scores, torch.tensor([1.0, 0.5, 0.25, 0.75]), torch.tensor([0, 0, 1, 1]), 2)
+    assert found.tolist() == [0.5, 0.25]
+    found.sum().backward()
+    assert scores.grad.tolist() == [0, 0, 0, 0]
+
+
+def test_gradient_is_the_weighted_advantage():
+    """Of the expected cost by the scores: ``Q(c) (cost(c) - risk)``, written out; 0 where all costs are equal."""
+    draw = torch.Generator().manual_seed(2)
+    scores = torch.randn(7, generator=draw, dtype=torch.float64).requires_grad_()
+    costs = torch.rand(7, generator=draw, dtype=torch.float64)
+    costs[5:] = 0.6
+    sentences_of = torch.tensor([0, 1, 0, 1, 0, 2, 2])
+    (gradient,) = torch.autograd.grad(expected_cost(scores, costs, sentences_of, 3).sum(), scores)
+    for sentence in range(3):
+        rows = sentences_of.eq(sentence)
+        q = scores.detach()[rows].softmax(0)
+        advantage = costs[rows] - (q * costs[rows]).sum()
+        torch.testing.assert_close(gradient[rows], q * advantage, rtol=1e-10, atol=1e-14)
+    assert gradient[5:].abs().max() < 1e-15
+
+
+# ---- which candidates count
+
+
+def test_first_of_equals_by_hand():
+    tokens = torch.tensor([[4, 2, 1], [5, 6, 2], [4, 2, 1], [4, 2, 1], [5, 6, 2], [5, 2, 1]])
+    assert first_of_equals(tokens, 3, None, PAD).tolist() == [True, True, False, True, True, True]
+    assert first_of_equals(tokens, 2, None, PAD).tolist() == [True, True, True, False, True, True]
+    gold = torch.tensor([[4, 2, 1, 1], [7, 7, 7, 2]])  # as wide as the longest gold one
+    assert first_of_equals(tokens, 3, gold, PAD).tolist() == [False, True, False, True, True, True]
+    narrow = torch.tensor([[4, 2], [5, 2]])
+    assert first_of_equals(tokens, 3, narrow, PAD).tolist() == [False, True, False, True, True, False]
+    assert first_of_equals(tokens[:1], 1, gold[:1], PAD).tolist() == [False]
+
+
+@given(st.lists(st.lists(st.lists(st.integers(4, 5), max_size=2), min_size=3, max_size=3), min_size=1, max_size=3))
+def test_first_of_equals_leaves_each_text_once(sets):
+    rows = [[*text, EOS] + [PAD] * (2 - len(text)) for texts in sets for text in texts]
+    kept = iter(first_of_equals(torch.tensor(rows), 3, None, PAD).tolist())
+    for texts in sets:
+        assert Counter(tuple(text) for text in texts if next(kept)) == Counter({tuple(text) for text in texts})
+
+
+# ---- the whole loss
+
+
+def candidates_of(built):
+    """A list that will hold what every training forward weighs: for each row its sentence and its tokens."""
+    seen, reading = [], built.criterion.reading
+
+    def look(*arguments):
+        found = reading(*arguments)
+        rows = [[token for token in row if token != PAD] for row in found.tokens.tolist()]
+        seen.append(list(zip(found.sentences.tolist(), rows)))
+        return found
+
+    built.criterion.reading = look
+    return seen
+
+
+def as_in_the_batch(pairs):
+    """fairseq's collater sorts them by the length of the source, longest first."""
+    return sorted(pairs, key=lambda pair: -len(pair[0]))
+
+
+def text(tokens):
+    """The words of the tests' dictionary; what is unknown is no word of any reference."""
+    return " ".join("?" if token == UNK else f"w{token - 4}" for token in tokens if token != EOS)
+
+
+def naive_gradient_of_risk(built, pairs, candidates, alpha, ignored=0):
+    """``sum_b w_b sum_c Q(c) (cost(c) - risk) grad log P(c)``, and for each sentence its risk and weight ``w_b``."""
+    built.model.zero_grad()
+    risks, weights = [], []
+    for number, (source, target) in enumerate(pairs):
+        encoder_out = built.model.encoder(source[None], torch.tensor([len(source)]))
+        own = [tokens for sentence, tokens in candidates if sentence == number]
+        lprobs = [log_probability(built.model, encoder_out, tokens, ignored) for tokens in own]
+        costs = [1 - CHRF().sentence_score(text(tokens), [text(target.tolist())]).score / 100 for tokens in own]
+        q = torch.stack([alpha * lprob.detach() for lprob in lprobs]).softmax(0).tolist()
+        risks.append(sum(share * cost for share, cost in zip(q, costs)))
+        weights.append(1 if built.criterion.sentence_avg else max(len(target) - ignored, 0))
+        advantage = sum(share * (cost - risks[-1]) * lprob for share, cost, lprob in zip(q, costs, lprobs))
+        (weights[-1] * advantage).backward()
+    gradient = {n: p.grad.clone() for n, p in built.model.named_parameters() if p.grad is not None}
+    return gradient, risks, weights
+
+
+@pytest.mark.parametrize(
+    "architecture, flags, options",
+    [
+        ("transformer_wmt_en_de", "", {}),
+        ("transformer_wmt_en_de", "--risk-alpha 1 --ignore-prefix-size 1", {"alpha": 1, "ignored": 1}),
+        ("transformer_wmt_en_de", "--risk-alpha 0.2 --candidates 7 --top-k 2 --risk-gold", {"alpha": 0.2}),
+        ("transformer_wmt_en_de", "--risk-alpha 0.2 --candidates-from beam --risk-gold", {"alpha": 0.2}),
+        ("transformer_wmt_en_de", "--sentence-avg --ignore-prefix-size 1", {"ignored": 1}),
+        ("transformer_align", "--length-cap 1", {}),
+        ("lstm", "", {}),
+        ("fconv", "--risk-gold", {}),
+    ],
+)
+def test_gradient_equals_the_naive_loop(build, architecture, flags, options):
+    """Divided by alpha; of the sentence's own candidates, over its own source; the gold one among them at cost 0.
+
+    A sentence weighs as much as its scored tokens, where losses are averaged over them.
+    """
+    built = often_ending(build(f"{ARCHITECTURES[architecture]} {RISK} {flags}"))
+    pairs, seen = as_in_the_batch(sentences(LENGTHS)), candidates_of(built)
+    torch.manual_seed(5)
+    loss, gradient = loss_and_gradient(built, batch(built.task, pairs))
+    (candidates,) = seen
+    if "--risk-gold" in flags:
+        candidates = candidates + [(number, target.tolist()) for number, (_, target) in enumerate(pairs)]
+    alpha = options.get("alpha", 0.005)
+    naive, risks, weights = naive_gradient_of_risk(built, pairs, candidates, alpha, options.get("ignored", 0))
+    assert loss == pytest.approx(sum(w * risk for w, risk in zip(weights, risks)) / alpha, rel=1e-9)
+    assert_same_gradient(gradient, naive, rtol=1e-6, atol=1e-8)
+    assert sum(part.pow(2).sum().item() for part in gradient.values()) > 1e-4  # costs differ
+    torch.manual_seed(5)
+    _, _, log = built.criterion(built.model, batch(built.task, pairs))
+    assert float(log["risk"]) == pytest.approx(sum(risks), rel=1e-6) and int(log["n_risk"]) == len(pairs)
+    assert int(log["n_candidates"]) == len(candidates)
+
+
+def test_small_alpha_is_reinforce_with_the_mean_as_its_baseline(build):
+    built = often_ending(build(f"{TRANSFORMER} {RISK} --risk-alpha 1e-7"))
+    pairs, seen = as_in_the_batch(sentences(LENGTHS)), candidates_of(built)
+    torch.manual_seed(5)
+    _, gradient = loss_and_gradient(built, batch(built.task, pairs))
+    built.model.zero_grad()
+    for number, (source, target) in enumerate(pairs):
+        encoder_out = built.model.encoder(source[None], torch.tensor([len(source)]))
+        own = [tokens for sentence, tokens in seen[0] if sentence == number]
+        costs = [1 - CHRF().sentence_score(text(tokens), [text(target.tolist())]).score / 100 for tokens in own]
+        mean = sum(costs) / len(costs)
+        lprobs = [log_probability(built.model, encoder_out, tokens) for tokens in own]
+        (len(target) * sum((cost - mean) * lprob for cost, lprob in zip(costs, lprobs)) / len(own)).backward()
+    naive = {n: p.grad for n, p in built.model.named_parameters()}
+    assert_same_gradient(gradient, naive, rtol=1e-4, atol=1e-5)
+
+
+def test_equal_costs_have_no_gradient(build, monkeypatch):
+    built = build(f"{TRANSFORMER} {RISK} --risk-alpha 1")
+    monkeypatch.setattr(built.criterion.cost, "costs", lambda hypotheses, _references: [0.3] * len(hypotheses))
+    loss, gradient = loss_and_gradient(built, batch(built.task, sentences(LENGTHS)))
+    assert loss == pytest.approx(0.3 * sum(length for _, length in LENGTHS))
+    assert max(part.abs().max().item() for part in gradient.values()) < 1e-12
+
+
+def test_probability_leaves_out_padding_and_the_ignored_prefix(build):
+    criterion = build(f"{TRANSFORMER} {RISK} --ignore-prefix-size 1").criterion
+    lprobs = torch.arange(-24.0, 0).view(2, 4, 3).requires_grad_()
+    found = criterion._log_probability(lprobs, torch.tensor([[0, 2, 2, PAD], [2, 0, PAD, PAD]]))
+    assert found.tolist() == [lprobs[0, 1, 2].item() + lprobs[0, 2, 2].item(), lprobs[1, 1, 0].item()]
+    expected = torch.zeros(2, 4, 3)
+    expected[0, 1, 2] = expected[0, 2, 2] = expected[1, 1, 0] = 1
+    assert torch.autograd.grad(found.sum(), lprobs)[0].equal(expected)
+
+
+def greedy(built, source, target):
+    """What the model itself writes, cut at the longest length."""
+    encoder_out, own = built.model.encoder(source[None], torch.tensor([len(source)])), []
+    while not own or (own[-1] != EOS and len(own) < longest(target.tolist())):
+        own.append(best_allowed(next_logits(built.model, encoder_out, [EOS, *own]), (PAD, BOS)))
+    return own
+
+
+@pytest.mark.parametrize("architecture", ["transformer_wmt_en_de", "transformer_align", "lstm", "fconv"])
+def test_each_sentence_gets_candidates_of_its_own_source(build, architecture):
+    """Nearly without temperature all draws are what the model writes of that source greedily."""
+    built = often_ending(build(f"{ARCHITECTURES[architecture]} {RISK} --temperature 1e-6"))
+    pairs, seen = as_in_the_batch(sentences([(5, 6), (3, 4), (6, 2), (2, 7), (7, 5)])), candidates_of(built)
+    built.criterion(built.model, batch(built.task, pairs))
+    expected = [greedy(built, *pair) for pair in pairs]
+    assert seen[0] == list(enumerate(expected))
+    assert len({tuple(tokens) for tokens in expected}) > 3
+
+
+def test_gold_is_no_candidate_twice_also_where_all_are_gold(build):
+    """The model's own output as the target: nothing is left but the gold one, at cost 0 and without a gradient."""
+    flags = f"{TRANSFORMER} {RISK} --temperature 1e-6 --risk-gold"
+    built, beside = often_ending(build(flags)), often_ending(build(f"{flags} --mle-weight 0.3"))
+    own = [(source, greedy(built, source, target)) for source, target in sentences([(n, 6) for n in range(2, 14)])]
+    ended = [(source, torch.tensor(tokens)) for source, tokens in own if tokens[-1] == EOS]
+    assert len(ended) > 1
+    sample = batch(built.task, ended)
+    loss, gradient = loss_and_gradient(built, sample)
+    assert loss == 0 and all(part.eq(0).all() for part in gradient.values())
+    _, _, log = built.criterion(built.model, sample)
+    assert int(log["n_candidates"]) == len(ended) and int(log["n_replaced"]) == 0
+    standard = often_ending(build(f"{TRANSFORMER} {STRATEGIES['standard']}"))
+    gold_loss, gold = loss_and_gradient(standard, sample)
+    loss, gradient = loss_and_gradient(beside, sample)
+    assert loss == pytest.approx(0.3 * gold_loss, rel=1e-10)
+    assert_same_gradient(gradient, {name: 0.3 * part for name, part in gold.items()})
+    # beside a sentence that has another candidate
+    pairs = as_in_the_batch([*ended, *sentences([(8, 3)], seed=3)])
+    seen = candidates_of(built)
+    loss, gradient = loss_and_gradient(built, batch(built.task, pairs))
+    assert len(seen[0]) == 1
+    gold_ones = [(number, target.tolist()) for number, (_, target) in enumerate(pairs)]
+    naive, risks, weights = naive_gradient_of_risk(built, pairs, seen[0] + gold_ones, 0.005)
+    assert loss == pytest.approx(sum(w * risk for w, risk in zip(weights, risks)) / 0.005)
+    assert sum(risk > 0.01 for risk in risks) == 1
+    assert_same_gradient(gradient, naive, rtol=1e-6, atol=1e-8)
+
+
+def test_draws_are_those_of_the_seed_and_new_in_every_update(build):
+    built = often_ending(build(f"{TRANSFORMER} {RISK}"))  # no dropout, which would make other candidates too
+    sample, seen, streams = batch(built.task, sentences(LENGTHS)), candidates_of(built), []
+    for seed in (3, None, 3):
+        if seed is not None:
+            torch.manual_seed(seed)
+        loss_and_gradient(built, sample)
+        streams.append(torch.random.get_rng_state())
+    assert seen[0] == seen[2] != seen[1]
+    assert torch.equal(streams[0], streams[2])
+    assert all(len(tokens) <= longest(range(7)) for _, tokens in seen[0])
+    assert len({tokens[-1] == EOS for _, tokens in seen[0]}) == 2  # ended, and cut at the longest length
+
+
+def test_a_beam_gives_each_sentence_its_places_where_there_are_few(build):
+    """With gold length as the cap and a forced prefix a short sentence has one translation; it counts once."""
+    built = build(f"{TRANSFORMER} {STRATEGIES['risk']} --length-cap 1 --ignore-prefix-size 1")
+    pairs, seen = as_in_the_batch(sentences([(5, 6), (4, 2), (3, 1), (2, 3)])), candidates_of(built)
+    sample = batch(built.task, pairs)
+    built.criterion(built.model, sample)
+    rows = {number: [tokens for sentence, tokens in seen[0] if sentence == number] for number in range(4)}
+    assert rows[1] == [pairs[1][1].tolist()] and rows[2] == [[EOS]]
+    for number in (0, 3):
+        length, first = len(pairs[number][1]), pairs[number][1][0].item()
+        assert len(rows[number]) == 3 and all(len(t) <= length and t[0] == first for t in rows[number])
+        assert all(tokens.count(EOS) == 1 and tokens[-1] == EOS for tokens in rows[number])
+    alone, single = candidates_of(built), [batch(built.task, [pair]) for pair in pairs]
+    for number, one in enumerate(single):
+        built.criterion(built.model, one)
+        assert [tokens for _, tokens in alone[-1]] == rows[number]
+
+
+# ---- the costs
+
+
+def dictionary(*symbols):
+    words = Dictionary()
+    for symbol in symbols:
+        words.add_symbol(symbol)
+    return words
+
+
+KINDS = {
+    "sentencepiece": (
+        "▁the ▁c at ▁sat s",
+        {"▁the ▁c at": "the cat", "▁the ▁c at ▁sat": "the cat sat", "▁sat s": "sats"},
+    ),
+    "subword_nmt": ("the c@@ at s@@", {"the c@@ at": "the cat", "c@@ at the s@@": "cat the s", "c@@ at": "cat"}),
+    "none": ("the cat sat it's", {"the cat": "the cat", "the cat sat": "the cat sat", "it's the": "it's the"}),
+}
+SCORES = {"bleu": BLEU(smooth_method="add-k", smooth_value=1, effective_order=True), "chrf": CHRF()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("metric", SCORES)
+def test_costs_are_one_minus_sacrebleu_of_the_text(metric, kind):
+    symbols, texts = KINDS[kind]
+    words = dictionary(*symbols.split())
+    assert subwords_of(words.symbols) == kind
+    cost = SentenceCost(metric, words)
+    ids = {pieces: [words.index(piece) for piece in pieces.split()] for pieces in texts}
+    pairs = [(one, other) for one in texts for other in texts]
+    found = cost.costs(
+        [[*ids[one], EOS, PAD, PAD] for one, _ in pairs], [[*ids[other], EOS, PAD] for _, other in pairs]
+    )
+    for (one, other), value in zip(pairs, found):
+        expected = 1 - SCORES[metric].sentence_score(texts[one], [texts[other]]).score / 100
+        assert value == pytest.approx(expected, abs=1e-12)
+        assert one != other or value == pytest.approx(0, abs=1e-12)
+        assert one == other or 0 < value <= 1
+
+
+@pytest.mark.parametrize("metric", SCORES)
+def test_a_text_of_nothing_costs_all(metric):
+    cost = SentenceCost(metric, dictionary("a", "b"))
+    assert cost.costs([[EOS], [EOS, PAD], [], [4, EOS]], [[4, 5, EOS], [4, EOS], [4], [EOS]]) == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("metric", SCORES)
+@pytest.mark.parametrize("symbols", ["a b", "▁a b", "a@@ b"])
+def test_what_is_unknown_is_never_right(metric, symbols):
+    """Neither as a word nor by its letters, also where the reference has an unknown word at the same place."""
+    cost = SentenceCost(metric, dictionary(*symbols.split()))
+    unknown, (wrong, right) = cost.costs([[UNK, EOS]], [[UNK, EOS]]), cost.costs([[4, UNK], [4]], [[4, UNK], [4]])
+    assert unknown == [1] and right == pytest.approx(0, abs=1e-12) and wrong > 0.2
+
+
+def test_bleu_by_hand():
+    """3/4 of the words; smoothed by one (1 + 1)/(3 + 1) of the pairs, 1/3, 1/2; no brevity penalty."""
+    cost = SentenceCost("bleu", dictionary("a", "b", "c", "d", "e"))
+    (found,) = cost.costs([[4, 5, 8, 6, EOS]], [[4, 5, 6, 7, EOS]])
+    assert found == pytest.approx(1 - (3 / 4 * 2 / 4 * 1 / 3 * 1 / 2) ** 0.25, abs=1e-9)
