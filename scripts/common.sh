@@ -141,16 +141,20 @@ begin() {
     trap stopped EXIT
 }
 
+end_jobs() { # what runs in the background; if it was started under set -m, with all that it started itself
+    local job
+    for job in $(jobs -p); do kill -- "-$job" 2>/dev/null || kill "$job" 2>/dev/null || true; done
+}
+
 STAGE='' LOG='' BEGUN='' # what is running, the log to show if it fails, and the folder of begin
 stopped() { # at the end, whatever the end: says where it failed, and leaves nothing running
-    local status=$? jobs
+    local status=$?
     if [ $status != 0 ] && [ -n "$STAGE" ]; then
         [ ! -s "$LOG" ] || tail -n 3 "$LOG" >&2
         printf '%s: error: stage %s failed%s; run again to resume\n' \
             "$(basename "$0")" "$STAGE" "${LOG:+ ($LOG)}" >&2
     fi
-    jobs="$(jobs -p)"
-    [ -z "$jobs" ] || kill $jobs 2>/dev/null || true
+    end_jobs
     # where nothing was made yet, the folder can be begun again with the options mended
     if [ $status != 0 ] && [ -n "$BEGUN" ] && [ -z "$(find "$BEGUN" -mindepth 2 -type f -print -quit)" ]; then
         rm -f "$BEGUN/settings"

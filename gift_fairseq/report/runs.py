@@ -57,9 +57,9 @@ def read_flags(command: str) -> Dict[str, str]:
 
 
 def own_flags(criterion: str) -> List[str]:
-    """The flags that ``criterion`` has beyond the control's."""
+    """The flags that ``criterion`` has beyond the control's; not those of fairseq that it only reads (``${...}``)."""
     names = [
-        [field.name for field in fields(CRITERION_DATACLASS_REGISTRY[name])]
+        [field.name for field in fields(CRITERION_DATACLASS_REGISTRY[name]) if not str(field.default).startswith("${")]
         if name in CRITERION_DATACLASS_REGISTRY
         else []
         for name in (criterion, CONTROL)
