@@ -4,7 +4,8 @@ import copy
 import json
 import random
 import sys
-from functools import cache, partial
+from argparse import Namespace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import fairseq.utils
 import pytest
 import torch
 from fairseq import options, tasks
+from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
 from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq_cli import preprocess, train
@@ -76,11 +78,18 @@ def dictionaries(tmp_path_factory):
     return folder
 
 
-@cache  # most of the time of most tests
-def configuration(command_line):
-    """What fairseq-train makes of its options."""
-    parser = options.get_training_parser()
-    return convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, input_args=command_line.split()))
+_configurations = {}
+
+
+def configuration(arguments):
+    """``arguments`` as fairseq-train hands them on, but for those of the criterion; most of the time of most tests."""
+    criterion = CRITERION_DATACLASS_REGISTRY[arguments.criterion].__dataclass_fields__.keys() - {"sentence_avg"}
+    others = {name: value for name, value in vars(arguments).items() if name not in criterion}
+    others["criterion"] = "cross_entropy"
+    key = repr(sorted(others.items()))
+    if key not in _configurations:
+        _configurations[key] = convert_namespace_to_omegaconf(Namespace(**others))
+    return copy.deepcopy(_configurations[key])
 
 
 def make(dictionaries, flags, dropout=0.0, seed=1, dtype=torch.float64):
@@ -88,13 +97,12 @@ def make(dictionaries, flags, dropout=0.0, seed=1, dtype=torch.float64):
     command_line = f"{dictionaries} -s en -t de --label-smoothing 0.1 --dropout {dropout} {flags}"
     if "--task" not in flags:
         command_line += " --task gift_translation"
-    cfg = copy.deepcopy(configuration(command_line))
+    arguments = options.parse_args_and_arch(options.get_training_parser(), input_args=command_line.split())
+    cfg = configuration(arguments)
     torch.manual_seed(seed)
     task = tasks.setup_task(cfg.task)
     model = task.build_model(cfg.model).to(dtype)
-    return SimpleNamespace(
-        task=task, model=model.train(), criterion=task.build_criterion(cfg.criterion).train(), cfg=cfg
-    )
+    return SimpleNamespace(task=task, model=model.train(), criterion=task.build_criterion(arguments).train())
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 from fairseq import options
 from fairseq.models import ARCH_MODEL_REGISTRY
 
-from gift_fairseq.criterions import auxiliary, generative, recurrent, standard
+from gift_fairseq.criterions import auxiliary, generative, recurrent, risk, standard
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("examples/*/README.md"))]
@@ -59,12 +59,17 @@ def test_every_option_of_the_strategies_is_in_the_table():
     text = PAGES[0].read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(--[\w-]+)` \| [^|]* \| ([^|]+) \|", text, flags=re.MULTILINE))
     plain = standard.LabelSmoothedCrossEntropyCriterionConfig.__dataclass_fields__
-    own = {
-        "--" + name.replace("_", "-"): field.default
-        for config in (auxiliary.AuxiliaryConfig, recurrent.RecurrentConfig, generative.GenerativeConfig)
-        for name, field in config.__dataclass_fields__.items()
-        if name not in plain
-    }
+    own = {}
+    for config in (
+        auxiliary.AuxiliaryConfig,
+        recurrent.RecurrentConfig,
+        generative.GenerativeConfig,
+        risk.RiskConfig,
+    ):
+        for name, field in config.__dataclass_fields__.items():
+            if name not in plain and name != "finetune_from_model":  # fairseq's own option, which is read
+                flag = "--" + name.replace("_", "-")
+                assert own.setdefault(flag, field.default) == field.default, flag  # one row for all that have it
     assert rows.pop("--eval-free-running").strip() == "off"
 
     def shown(default):
