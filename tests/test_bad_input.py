@@ -103,6 +103,7 @@ ANCHORED = "--criterion gift_risk --anchor kl --anchor-weight"
         # a share that leaves nothing
         ("--criterion gift_generative --mle-weight 1", "--mle-weight", "1", "use --criterion gift_standard"),
         ("--criterion gift_recurrent --confidence 1", "--confidence", "1", "use --criterion gift_standard"),
+        ("--criterion gift_recurrent --confidence 0.5", "--confidence", "0.5", "add --choose sample"),
         ("--criterion gift_recurrent --gold-ratio-steps 0.5", "--gold-ratio-steps", "0", "a value above 0"),
         ("--criterion gift_recurrent --gold-mixed-by sentence", "--gold-mixed-by", "sentence", "--gold-ratio is 0"),
         ("--criterion gift_recurrent --gold-ratio 1 --gold-ratio-steps 0", "--gold-ratio-steps", "0", "instead"),
@@ -133,7 +134,8 @@ def test_options_of_own_prefixes(task, flags, option, value, way_out):
     [
         "--criterion gift_recurrent --choose sample --temperature 0.5 --top-k 5",
         "--criterion gift_recurrent --targets oracle --oracle-weights model",
-        "--criterion gift_recurrent --gold-ratio linear:1:0:9 --gold-ratio-steps exponential:1:0.1:30 --confidence 0.9",
+        "--criterion gift_recurrent --gold-ratio linear:1:0:9 --gold-ratio-steps exponential:1:0.1:30 --confidence 0.4",
+        "--criterion gift_recurrent --confidence 0.9 --choose sample",
         "--criterion gift_recurrent --gold-ratio 0.5 --gold-mixed-by sentence --passes 2 --mle-weight 0.9",
         "--criterion gift_generative --targets oracle --length-cap 1 --generate-ratio linear:0:0.2:1000",
         "--criterion gift_generative --rollout-cuda-graphs --rollout-dtype bf16",

@@ -56,9 +56,8 @@ class RiskCriterion(FreeRunning, OwnPrefixCriterion):
     REINFORCE with the mean cost as its baseline. ``n_b``, the number of scored gold tokens, gives a sentence the weight
     that it has in the token loss averaged over tokens; it is 1 with ``--sentence-avg``. Mixed with the token loss by
     ``--mle-weight``, as Edunov et al. (2018, Classical Structured Prediction Losses for Sequence to Sequence Learning,
-    equation 11) do. Wang and Sennrich (2020,
-    On Exposure Bias, Hallucination and Domain Shift in Neural Machine Translation) leave the gold translation out of
-    the candidates, which is the default here.
+    equation 11) do. Wang and Sennrich (2020, On Exposure Bias, Hallucination and Domain Shift in Neural Machine
+    Translation) leave the gold translation out of the candidates, which is the default here.
 
     Where we differ: candidates come from the rollout engine, in one batch and without decoder dropout, over the encoder
     pass that is trained on; the cost is of whole words, by sacreBLEU.
