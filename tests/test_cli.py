@@ -76,7 +76,7 @@ def test_hydra_train(binarized, tmp_path, monkeypatch):
         *(f"checkpoint.save_dir='{tmp_path / 'checkpoints'}'", "checkpoint.no_epoch_checkpoints=true"),
     )
     state = torch.load(tmp_path / "checkpoints" / "checkpoint_last.pt")
-    assert state["cfg"]["criterion"]["gold_ratio"] == 0.5
+    assert state["cfg"]["criterion"]["gold_ratio"] == "0.5"  # a text: it may be a schedule
 
 
 def hypotheses(text):

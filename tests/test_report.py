@@ -41,7 +41,9 @@ def test_flags_of_a_command_line():
     flags = runs.read_flags(command + "--lr 1 --fp16 --adam-betas '(0.9, 0.98)' --lr=2 --seed 3")
     assert flags == {"data": "a b", "--lr": "2", "--fp16": "", "--adam-betas": "(0.9, 0.98)", "--seed": "3"}
     assert runs.read_flags("fairseq-train 'half") == runs.read_flags("") == runs.read_flags("ls") == {}
-    assert runs.own_flags("gift_recurrent") == ["--rollout-dtype", "--gold-ratio", "--passes"]
+    assert runs.own_flags("gift_auxiliary") == ["--auxiliary-ratio"]
+    own = runs.own_flags("gift_recurrent")
+    assert {"--rollout-dtype", "--gold-ratio", "--passes", "--anchor"} < set(own) and "--finetune-from-model" not in own
     assert runs.own_flags("gift_standard") == runs.own_flags("label_smoothed_cross_entropy") == []
 
 
