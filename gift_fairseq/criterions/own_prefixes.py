@@ -72,7 +72,7 @@ class Reading(NamedTuple):
 class OwnPrefixCriterion(GiftCriterion):
     """``(1 - w) own + w sum l(x) + a anchor``, from one pass over the rows of all; what ``own`` is, a strategy says.
 
-    With w the MLE weight, mixing gold prefixes in as MIXER (Ranzato et al. 2016) and Edunov et al. (2018, equation 11)
+    With w the MLE weight, mixing gold prefixes in as MIXER (Ranzato et al. 2016) and Edunov et al. (2018)
     do. The anchor is against forgetting (Korakakis and Vlachos 2022, Improving Scheduled Sampling with Elastic Weight
     Consolidation for Neural Machine Translation):
 

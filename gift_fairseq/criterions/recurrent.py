@@ -66,7 +66,7 @@ class RecurrentCriterion(TokenTargetsCriterion):
     ``--gold-ratio-steps`` over decoding steps t (Liu et al. 2021b, Scheduled Sampling Based on Decoding Steps for
     Neural Machine Translation; they combine the two in other ways too). ``--confidence c`` besides keeps it gold where
     pass 1 gave the gold token a probability of at most c (Liu et al. 2021a, Confidence-Aware Scheduled Sampling for
-    Neural Machine Translation, equation 6, without their random tokens above a second threshold). With c of a half or
+    Neural Machine Translation, without their random tokens above a second threshold). With c of a half or
     more and one pass, the argmax *is* the gold token wherever one is replaced, as they note: draw it.
 
     Where we differ from Mihaylova & Martins: tokens are chosen without dropout in the decoder, embeddings are not

@@ -49,15 +49,15 @@ class RiskConfig(FreeRunningConfig):
 class RiskCriterion(FreeRunning, OwnPrefixCriterion):
     """``sum_b n_b/a sum_c Q(c) cost(c)`` on the chosen updates, c the candidates; ``sum l(x)`` on the others.
 
-    Minimum risk training (Shen et al. 2016, Minimum Risk Training for Neural Machine Translation, equations 9 to 11):
+    Minimum risk training (Shen et al. 2016, Minimum Risk Training for Neural Machine Translation, section 3):
     ``Q(c) = P(c | source)^a / sum_c' P(c' | source)^a`` over a set of candidates that is drawn anew every time, with a
     ``--risk-alpha``. Its gradient is ``sum_c Q(c) (cost(c) - risk) grad log P(c)``; the division by a, which is no more
     than a step size in theirs, keeps that size for every a: with a near 0 and candidates drawn from the model this is
     REINFORCE with the mean cost as its baseline. ``n_b``, the number of scored gold tokens, gives a sentence the weight
     that it has in the token loss averaged over tokens; it is 1 with ``--sentence-avg``. Mixed with the token loss by
-    ``--mle-weight``, as Edunov et al. (2018, Classical Structured Prediction Losses for Sequence to Sequence Learning,
-    equation 11) do. Wang and Sennrich (2020, On Exposure Bias, Hallucination and Domain Shift in Neural Machine
-    Translation) leave the gold translation out of the candidates, which is the default here.
+    ``--mle-weight``, as Edunov et al. (2018, Classical Structured Prediction Losses for Sequence to Sequence Learning)
+    do. Wang and Sennrich (2020, On Exposure Bias, Hallucination and Domain Shift in Neural Machine Translation) leave
+    the gold translation out of the candidates, which is the default here.
 
     Where we differ: candidates come from the rollout engine, in one batch and without decoder dropout, over the encoder
     pass that is trained on; the cost is of whole words, by sacreBLEU.

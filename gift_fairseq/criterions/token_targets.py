@@ -44,7 +44,7 @@ class TokenTargetsCriterion(OwnPrefixCriterion):
     """Label-smoothed cross-entropy behind own prefixes.
 
     ``--targets gold``: of ``y[b, t]``, whatever the prefix. ``--targets oracle``: optimal completion distillation
-    (Sabour et al. 2019, Optimal Completion Distillation for Sequence Learning, equations 6 to 8 with temperature 0):
+    (Sabour et al. 2019, Optimal Completion Distillation for Sequence Learning, with temperature 0):
     ``- sum_v q(v) log p(v)``, q uniform over the tokens that keep the best edit distance in reach (see
     :mod:`gift_fairseq.evaluation.oracle`); behind a gold prefix the same as gold. Where we differ: label smoothing, and
     ``--oracle-weights model``, q in proportion to p (without gradient), whose gradient is that of the negative log of
