@@ -61,6 +61,13 @@ class OwnPrefixConfig(LabelSmoothedCrossEntropyCriterionConfig):
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
 
 
+def refuse_drawing(cfg: OwnPrefixConfig, reason: str) -> None:
+    """:class:`UserError` with the ``reason`` if ``cfg`` says how to draw tokens."""
+    for option, value, default in (("--temperature", cfg.temperature, 1), ("--top-k", cfg.top_k, 0)):
+        if value != default:
+            raise UserError(f"{option} is {value}, but {reason}")
+
+
 class Reading(NamedTuple):
     """What the decoder reads in a training forward in place of the gold inputs (B, T)."""
 

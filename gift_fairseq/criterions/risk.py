@@ -9,9 +9,9 @@ from torch import Tensor
 
 from gift_fairseq import prefixes, rollout
 from gift_fairseq.criterions.free_running import FreeRunning, FreeRunningConfig
-from gift_fairseq.criterions.own_prefixes import OwnPrefixCriterion, Reading
+from gift_fairseq.criterions.own_prefixes import OwnPrefixCriterion, Reading, refuse_drawing
 from gift_fairseq.evaluation.sentence_costs import METRICS, SentenceCost
-from gift_fairseq.options import UserError, check_above, check_at_least, check_choice
+from gift_fairseq.options import check_above, check_at_least, check_choice
 from gift_fairseq.substitution import encoder_rows, unwrapped
 
 SOURCES = ("sample", "beam")
@@ -68,9 +68,7 @@ class RiskCriterion(FreeRunning, OwnPrefixCriterion):
         self.candidates = check_at_least("--candidates", cfg.candidates, 2)
         self.by_beam = check_choice("--candidates-from", cfg.candidates_from, SOURCES) == "beam"
         if self.by_beam:
-            for option, value, default in (("--temperature", cfg.temperature, 1), ("--top-k", cfg.top_k, 0)):
-                if value != default:
-                    raise UserError(f"{option} is {value}, but a beam draws nothing: leave out --candidates-from beam")
+            refuse_drawing(cfg, "a beam draws nothing: leave out --candidates-from beam")
         self.with_gold = cfg.risk_gold
         self.alpha = check_above("--risk-alpha", cfg.risk_alpha, 0)
         self.cost = SentenceCost(check_choice("--risk-cost", cfg.risk_cost, METRICS), task.target_dictionary)

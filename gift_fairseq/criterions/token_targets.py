@@ -6,7 +6,7 @@ from typing import Tuple
 from torch import Tensor
 
 from gift_fairseq import rollout
-from gift_fairseq.criterions.own_prefixes import OwnPrefixConfig, OwnPrefixCriterion, Reading
+from gift_fairseq.criterions.own_prefixes import OwnPrefixConfig, OwnPrefixCriterion, Reading, refuse_drawing
 from gift_fairseq.evaluation import oracle
 from gift_fairseq.options import UserError, check_choice
 
@@ -59,9 +59,7 @@ class TokenTargetsCriterion(OwnPrefixCriterion):
             raise UserError(f"--oracle-weights is {self.oracle_weights}, but there is no oracle: add --targets oracle")
         self.samples = check_choice("--choose", cfg.choose, CHOICES) == "sample"
         if not self.samples:
-            for option, value, default in (("--temperature", cfg.temperature, 1), ("--top-k", cfg.top_k, 0)):
-                if value != default:
-                    raise UserError(f"{option} is {value}, but nothing is drawn: add --choose sample")
+            refuse_drawing(cfg, "nothing is drawn: add --choose sample")
 
     def choice(self, device, forbidden) -> rollout.Choice:
         """How the tokens of one rollout are chosen."""
