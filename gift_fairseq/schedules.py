@@ -14,6 +14,7 @@ over:
 Where we differ: theirs are given by k, and end at 0. A bare number is a constant.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Callable, Dict
@@ -32,10 +33,17 @@ def _exponential(number: float, over: int) -> float:
 
 
 def _sigmoid(number: float, over: int) -> float:
-    k = 1.0 + over / 2  # above the root of k ln k = N / 2, from where Newton's steps only go down
+    k = _steepness(over)
+    return 1 / (1 + math.exp(min(number / k, 700.0)) / k)
+
+
+@functools.cache  # asked at every update, and at every position of a schedule over steps
+def _steepness(over: int) -> float:
+    """The root of ``k ln k = over / 2``."""
+    k = 1.0 + over / 2  # above the root, from where Newton's steps only go down
     for _ in range(50):
         k -= (k * math.log(k) - over / 2) / (math.log(k) + 1)
-    return 1 / (1 + math.exp(min(number / k, 700.0)) / k)
+    return k
 
 
 DECAYS: Dict[str, Callable[[float, int], float]] = {
