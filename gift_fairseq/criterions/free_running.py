@@ -1,10 +1,12 @@
 """A share of the updates generates: what the strategies share that let the decoder run freely."""
 
 from dataclasses import dataclass, field
+from typing import Dict, Optional
 
 from torch import Tensor
 
-from gift_fairseq.criterions.own_prefixes import OwnPrefixConfig
+from gift_fairseq import prefixes, rollout
+from gift_fairseq.criterions.own_prefixes import OwnPrefixConfig, Reading
 from gift_fairseq.options import check_at_least
 from gift_fairseq.schedules import parse_schedule
 
@@ -29,7 +31,7 @@ class FreeRunningConfig(OwnPrefixConfig):
 
 
 class FreeRunning:
-    """Beside a criterion: which updates generate, and how long an output may get."""
+    """Beside a criterion: which updates generate, how long an output may get, and how it is read."""
 
     def __init__(self, cfg, task):
         super().__init__(cfg, task)
@@ -38,6 +40,33 @@ class FreeRunning:
 
     def reads_gold(self) -> bool:
         return not self.generate_ratio.falls_on(self.update_num())
+
+    def to_its_end(self, decoder, gold_inputs: Tensor, encoder_out, choose: rollout.Choice, longest: Tensor) -> Tensor:
+        """What the decoder writes (R, L) to the end of each row of ``encoder_out``; see :func:`rollout.to_its_end`.
+
+        The start symbol and the ignored prefix are those of ``gold_inputs`` (R, T).
+        """
+        return rollout.to_its_end(
+            decoder,
+            gold_inputs[:, : 1 + self.ignore_prefix_size],
+            encoder_out,
+            choose,
+            self.eos,
+            self.padding_idx,
+            longest,
+            self.rollout_dtype,
+        )
+
+    def reading_of(self, tokens: Tensor, gold_inputs: Tensor, log: Dict, sentences: Optional[Tensor] = None) -> Reading:
+        """The decoder reads its own ``tokens`` (R, L), each behind the one before; fills ``log``.
+
+        ``sentences`` (R,) as in :class:`Reading`.
+        """
+        start = gold_inputs[:, 0] if sentences is None else gold_inputs[sentences, 0]
+        inputs = prefixes.behind(start, tokens, self.padding_idx)
+        chosen = prefixes.replaceable(inputs, self.padding_idx, self.ignore_prefix_size).sum()
+        log.update(n_replaced=chosen, n_inputs=inputs.ne(self.padding_idx).sum())
+        return Reading(inputs, tokens, sentences)
 
     def longest(self, target: Tensor, decoder) -> Tensor:
         """The most tokens (B,) that may be generated for ``target`` (B, T)."""

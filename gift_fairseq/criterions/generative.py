@@ -64,17 +64,6 @@ class GenerativeCriterion(FreeRunning, TokenTargetsCriterion):
         return Reading(self.replace_inputs(gold_inputs, predictions, mask, log), target)
 
     def _own_length(self, decoder, gold_inputs, encoder_out, target, log) -> Reading:
-        tokens = rollout.to_its_end(
-            decoder,
-            gold_inputs[:, : 1 + self.ignore_prefix_size],
-            encoder_out,
-            self.choice(gold_inputs.device, self.forbidden_but_end),
-            self.eos,
-            self.padding_idx,
-            self.longest(target, decoder),
-            self.rollout_dtype,
-        )
-        inputs = prefixes.behind(gold_inputs[:, 0], tokens, self.padding_idx)
-        chosen = prefixes.replaceable(inputs, self.padding_idx, self.ignore_prefix_size).sum()
-        log.update(n_replaced=chosen, n_inputs=inputs.ne(self.padding_idx).sum())
-        return Reading(inputs, tokens)
+        choose = self.choice(gold_inputs.device, self.forbidden_but_end)
+        tokens = self.to_its_end(decoder, gold_inputs, encoder_out, choose, self.longest(target, decoder))
+        return self.reading_of(tokens, gold_inputs, log)

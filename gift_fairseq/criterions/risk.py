@@ -83,26 +83,15 @@ class RiskCriterion(FreeRunning, OwnPrefixCriterion):
         tokens = find(model, sample, gold_inputs, encoder_out, sentences)
         kept = first_of_equals(tokens, self.candidates, target if self.with_gold else None, self.padding_idx)
         tokens, sentences = tokens[kept], sentences[kept]
-        inputs = prefixes.behind(gold_inputs[sentences, 0], tokens, self.padding_idx)
-        chosen = prefixes.replaceable(inputs, self.padding_idx, self.ignore_prefix_size).sum()
-        log.update(n_replaced=chosen, n_inputs=inputs.ne(self.padding_idx).sum())
-        return Reading(inputs, tokens, sentences)
+        return self.reading_of(tokens, gold_inputs, log, sentences)
 
     def _drawn(self, model, sample, gold_inputs, encoder_out, sentences: Tensor) -> Tensor:
         """Candidates (B N, L), row r one of sentence ``sentences[r]``; ended by ``</s>`` or cut, then padding."""
         with torch.no_grad():
             encoder_out = encoder_rows(model, encoder_out, sentences)
-        choose = self.sampling._replace(forbidden=self.forbidden_but_end)
-        return rollout.to_its_end(
-            model.decoder,
-            gold_inputs[sentences, : 1 + self.ignore_prefix_size],
-            encoder_out,
-            rollout.random_choice(choose, gold_inputs.device),
-            self.eos,
-            self.padding_idx,
-            self.longest(sample["target"], model.decoder)[sentences],
-            self.rollout_dtype,
-        )
+        choose = rollout.random_choice(self.sampling._replace(forbidden=self.forbidden_but_end), gold_inputs.device)
+        longest = self.longest(sample["target"], model.decoder)
+        return self.to_its_end(model.decoder, gold_inputs[sentences], encoder_out, choose, longest[sentences])
 
     def _best(self, model, sample, gold_inputs, encoder_out, sentences: Tensor) -> Tensor:
         """As :meth:`_drawn`, the best that beam search finds; each ends in ``</s>``."""
