@@ -5,14 +5,17 @@ architecture and its options, label smoothing, batch size and Adam's settings, a
 """
 
 import argparse
+import re
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, Iterator, List, Tuple
 
+import torch
 from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 from fairseq.data import Dictionary
 from fairseq.data.data_utils import infer_language_pair
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 from omegaconf import DictConfig
+from torch import Tensor, nn
 
 from gift_fairseq.checkpoints import check_checkpoint, read_checkpoint
 from gift_fairseq.options import UserError
@@ -34,8 +37,8 @@ def option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def model_flags(arch: str, values: Dict[str, Any]) -> List[str]:
-    """``--arch`` and those of the model's own options in ``values`` that ``arch`` would not set by itself.
+def model_flags(arch: str, values: Dict[str, Any]) -> Dict[str, List[str]]:
+    """``--arch`` and those of the model's own options in ``values`` that ``arch`` would not set by itself, by name.
 
     What follows from another option (the decoder's width from the encoder's) is left out.
     """
@@ -50,15 +53,15 @@ def model_flags(arch: str, values: Dict[str, Any]) -> List[str]:
             return False
         return getattr(others, name, False) == values[name]
 
-    flags = ["--arch", arch]
+    flags = {"arch": ["--arch", arch]}
     for action in parser._actions:
         value = values.get(action.dest)
         if value is None or follows(action.dest):
             continue
         if action.nargs != 0:
-            flags += [action.option_strings[-1], str(value)]
+            flags[action.dest] = [action.option_strings[-1], str(value)]
         elif value == action.const:
-            flags.append(action.option_strings[-1])
+            flags[action.dest] = [action.option_strings[-1]]
     return flags
 
 
@@ -83,6 +86,95 @@ def check_dictionaries(path: str, data: Path, before: Path, languages: List[str]
             )
 
 
+def model_of(model_cfg: Any) -> Tuple[str, Dict[str, Any]]:
+    """The architecture and the options of a model, of the part of fairseq's configuration that is the model's."""
+    values = vars(model_cfg) if isinstance(model_cfg, argparse.Namespace) else dict(model_cfg)
+    return values.get("arch") or values["_name"], values
+
+
+def check_model(option: str, path: str, model: nn.Module, model_cfg: Any) -> None:
+    """:class:`UserError` unless ``model`` is just the one that the checkpoint ``path`` holds.
+
+    Every tensor of one must be in the other, in the same shape. And both must share the same ones: where ``model`` has
+    one matrix under two names and the checkpoint has two, fairseq loads one over the other and says nothing. The
+    sentence names the tensors and, of the checkpoint's flags, those that ``model_cfg``, of which ``model`` was built,
+    lacks.
+    """
+    state = dict(read_checkpoint(option, path)["model"])
+    model.upgrade_state_dict(state)  # as loading it would; names of earlier versions of fairseq become today's
+    reason = next(_misfits(state, model.state_dict()), None)
+    if reason is None:
+        return
+    raise UserError(f"{option} is {path}, {reason}{_advice(path, model_cfg)}")
+
+
+def _advice(path: str, model_cfg: Any) -> str:
+    """Which flags make the model of the checkpoint ``path``, where ``model_cfg`` makes another; empty if none do.
+
+    Without what has no part in loading: dropout, which may be another one on purpose, and how a model is sharded.
+    """
+    wanted, given = model_of(load_checkpoint_to_cpu(path)["cfg"].model), model_of(model_cfg)
+    if wanted[0] not in ARCH_MODEL_REGISTRY or given[0] not in ARCH_MODEL_REGISTRY:
+        return ""
+    wanted, given = (
+        {name: words for name, words in model_flags(*one).items() if not re.search("drop|_wrap$", name)}
+        for one in (wanted, given)
+    )
+    add = [word for name, words in wanted.items() if given.get(name) != words for word in words]
+    leave_out = [words[0] for name, words in given.items() if name not in wanted]
+    parts = [f"add {' '.join(add)}"] * bool(add) + [f"leave out {' '.join(leave_out)}"] * bool(leave_out)
+    return f": {', '.join(parts)}" if parts else ""
+
+
+def _misfits(saved: Dict[str, Tensor], own: Dict[str, Tensor]) -> Iterator[str]:
+    """Why ``saved`` is not the state of the model whose state is ``own``; nothing if it is."""
+    lacking, more = sorted(own.keys() - saved.keys()), sorted(saved.keys() - own.keys())
+    if lacking or more:
+        parts = [f"lacks {_some(lacking)} of the model"] if lacking else []
+        parts += [f"has {_some(more)} that the model lacks"] if more else []
+        yield f"which {' and '.join(parts)}"
+    for name in own:
+        if own[name].shape != saved[name].shape:
+            yield f"where {name} has the shape {tuple(saved[name].shape)}, but in the model {tuple(own[name].shape)}"
+    shared = _names_of_one({name: own[name].data_ptr() for name in own if own[name].numel()})
+    for names in shared:
+        if any(not torch.equal(saved[names[0]], saved[name]) for name in names[1:]):
+            yield f"where {_some(names)} are different, but in the model they are one"
+    one = {name for names in shared for name in names}
+    for names in _equal_matrices({name: tensor for name, tensor in saved.items() if name not in one}):
+        yield f"where {_some(names)} are one, but in the model each is its own"
+
+
+def _names_of_one(keys: Dict[str, Any]) -> List[List[str]]:
+    """The names that have the same key, where several have."""
+    found: Dict[Any, List[str]] = {}
+    for name, key in keys.items():
+        found.setdefault(key, []).append(name)
+    return [names for names in found.values() if len(names) > 1]
+
+
+def _equal_matrices(state: Dict[str, Tensor]) -> List[List[str]]:
+    """The names of matrices that are equal, which in a trained model are those that were shared.
+
+    A constant one, such as one of zeros to start from, says nothing.
+    """
+    matrices = {name: tensor for name, tensor in state.items() if tensor.dim() > 1 and tensor.numel()}
+    alike = _names_of_one(
+        {name: (tensor.shape, tuple(tensor.flatten()[:8].tolist())) for name, tensor in matrices.items()}
+    )
+    found = []
+    for first, *others in alike:
+        equal = [name for name in others if torch.equal(matrices[first], matrices[name])]
+        if equal and matrices[first].ne(matrices[first].flatten()[0]).any():
+            found.append([first, *equal])
+    return found
+
+
+def _some(names: List[str], most: int = 4) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def flags_of(path: str, data: Path) -> List[str]:
     """The flags for the checkpoint ``path`` on ``data``; :class:`UserError` if they do not fit each other."""
     languages = infer_language_pair(str(data)) if data.is_dir() else (None, None)
@@ -93,11 +185,10 @@ def flags_of(path: str, data: Path) -> List[str]:
     cfg = load_checkpoint_to_cpu(path)["cfg"]
     if cfg.task.data:
         check_dictionaries(path, data, Path(cfg.task.data), languages)
-    values = vars(cfg.model) if isinstance(cfg.model, argparse.Namespace) else dict(cfg.model)
-    arch = values.get("arch") or values["_name"]
+    arch, values = model_of(cfg.model)
     if arch not in ARCH_MODEL_REGISTRY:
         raise UserError(f"--from is {path}, whose architecture {arch} is not fairseq's own: use fairseq-train itself")
-    return [*model_flags(arch, values), *training_flags(cfg)]
+    return [word for words in model_flags(arch, values).values() for word in words] + training_flags(cfg)
 
 
 def main(args=None) -> None:

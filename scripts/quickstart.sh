@@ -34,6 +34,6 @@ bash "$PROJECT/scripts/train.sh" --data "$DATA" --out "$OUT/runs/baseline" --lr 
     --end-learning-rate 1.5e-4 \
     --encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 128 --decoder-embed-dim 128 \
     --encoder-ffn-embed-dim 256 --decoder-ffn-embed-dim 256 --encoder-attention-heads 4 --decoder-attention-heads 4 \
-    --dropout 0.1 --eval-free-running --num-workers 0 "${FLAGS[@]}"
+    --share-all-embeddings --dropout 0.1 --eval-free-running --num-workers 0 "${FLAGS[@]}"
 exec bash "$PROJECT/scripts/compare.sh" --data "$DATA" --from "$OUT/runs/baseline/checkpoints/checkpoint_best.pt" \
     --out "$OUT" --lr 5e-4 --updates "$FINETUNE_UPDATES" -- --num-workers 0 "${FLAGS[@]}"

@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
-# Trains a Transformer with fairseq-train, on the GPUs there are or on the CPU.
+# Trains a model with fairseq-train, on the GPUs there are or on the CPU.
 #
 #   bash scripts/train.sh --data DIR --out RUN [OPTIONS] [-- FLAGS OF FAIRSEQ-TRAIN]
+#
+# Of the model it says --arch alone; what else the model is to have stands after --. For a Transformer over a joint
+# dictionary, as scripts/prepare.sh makes it, that is at least --share-all-embeddings.
 #
 #   --data DIR          the data folder that scripts/prepare.sh made, or any of fairseq-preprocess
 #   --out RUN           folder of the run; run again with the same options, it resumes where it was stopped
@@ -59,7 +62,7 @@ GPUS="${GPUS:-$((DEVICES > 0 ? DEVICES : 1))}"
 if [ "$NODE_RANK" = 0 ]; then begin "$OUT" "${GIVEN[@]}" -- "${FLAGS[@]}"; fi
 
 COMMAND=(fairseq-train "$DATA" --user-dir "$PROJECT/gift_fairseq" --task gift_translation --arch "$ARCH"
-    --share-all-embeddings --criterion "$CRITERION" --label-smoothing 0.1 --report-accuracy
+    --criterion "$CRITERION" --label-smoothing 0.1 --report-accuracy
     --optimizer adam --adam-betas '(0.9, 0.98)' --lr "$LR" --lr-scheduler inverse_sqrt --warmup-updates "$WARMUP"
     --max-tokens "$MAX_TOKENS" --update-freq "$UPDATE_FREQ" --max-update "$UPDATES" --seed "$SEED"
     --save-dir "$OUT/checkpoints" --log-format json --log-interval 20)

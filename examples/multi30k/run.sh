@@ -38,6 +38,6 @@ bash "$PROJECT/scripts/train.sh" --data "$DATA" --out "$OUT/runs/baseline" --lr 
     --updates "$UPDATES" -- --lr-scheduler polynomial_decay --total-num-update "$UPDATES" --end-learning-rate 1e-4 \
     --encoder-layers 3 --decoder-layers 3 --encoder-embed-dim 256 --decoder-embed-dim 256 \
     --encoder-ffn-embed-dim 512 --decoder-ffn-embed-dim 512 --encoder-attention-heads 8 --decoder-attention-heads 8 \
-    --dropout 0.3 --eval-free-running "${FLAGS[@]}"
+    --share-all-embeddings --dropout 0.3 --eval-free-running "${FLAGS[@]}"
 exec bash "$PROJECT/scripts/compare.sh" --data "$DATA" --from "$OUT/runs/baseline/checkpoints/checkpoint_best.pt" \
     --out "$OUT" --lr 5e-4 --updates 136 --seeds "$SEEDS" -- "${FLAGS[@]}"

@@ -58,7 +58,7 @@ if [ -n "$RELEASED" ]; then
 else
     FROM="$BASELINE/checkpoints/checkpoint_average.pt"
     bash "$PROJECT/scripts/train.sh" --data "$DATA" --out "$BASELINE" --arch transformer_wmt_en_de --lr 7e-4 --warmup 4000 \
-        --updates "$UPDATES" --average 5 "${update[@]}" "${machine[@]}" -- --adam-eps 1e-9 --dropout 0.1 \
+        --updates "$UPDATES" --average 5 "${update[@]}" "${machine[@]}" -- --share-all-embeddings --adam-eps 1e-9 --dropout 0.1 \
         --weight-decay 0 "${FLAGS[@]}"
 fi
 exec bash "$PROJECT/scripts/compare.sh" --data "$DATA" --from "$FROM" --out "$OUT" --updates "$FINETUNE_UPDATES" \

@@ -11,7 +11,7 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from fairseq.utils import split_paths
 from omegaconf import II
 
-from gift_fairseq import rollout
+from gift_fairseq import finetune_flags, rollout
 from gift_fairseq.checkpoints import check_checkpoint
 from gift_fairseq.options import UserError
 from gift_fairseq.prefixes import forbidden_ids, replace, replaceable
@@ -81,6 +81,8 @@ class GiftTranslationTask(TranslationTask):
             raise UserError(f"--arch is {arch}, which has only a decoder: use an autoregressive encoder-decoder")
         model = super().build_model(cfg, from_checkpoint)
         check_model(model)
+        if self.cfg.finetune_from_model and not from_checkpoint:
+            finetune_flags.check_model("--finetune-from-model", self.cfg.finetune_from_model, model, cfg)
         return model
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
