@@ -14,7 +14,8 @@ TINY = " ".join(TRANSFORMER.split()[2:]) + " --num-workers 0"
 SMALLER = {
     "TSV=pairs.tsv OUT=runs/mine": 'TSV="$HERE/pairs ü.tsv" OUT="$HERE/my runs"',
     "--vocab-size 8000": "--vocab-size 150",
-    "--updates 20000 --patience 10": f"--updates 6 --patience 10 --warmup 4 -- {TINY}",
+    "--updates 20000 --patience 10": "--updates 6 --patience 10 --warmup 4",
+    "-- --share-all-embeddings": f"-- --share-all-embeddings {TINY}",
     '--out "$OUT"\n': '--out "$OUT" --updates 2 -- --num-workers 0\n',
 }
 
