@@ -44,10 +44,11 @@ def forbidden_ids(words: Dictionary) -> Tuple[int, int, int]:
 def behind(start: Tensor, tokens: Tensor, padding_idx: int) -> Tensor:
     """Inputs (R, L) of a decoder that goes on with ``tokens`` (R, L): ``start`` (R,), then each token behind its own.
 
-    Padding where there is no token to go on with: the last token of a row is not read.
+    Padding where there is no token to go on with: the last token of a row is not read. A row without tokens keeps its
+    start: attention over nothing but padding is no number.
     """
-    inputs = torch.cat([start.unsqueeze(1), tokens[:, :-1]], dim=1)
-    return inputs.masked_fill(tokens.eq(padding_idx), padding_idx)
+    behind_start = tokens[:, :-1].masked_fill(tokens[:, 1:].eq(padding_idx), padding_idx)
+    return torch.cat([start.unsqueeze(1), behind_start], dim=1)
 
 
 def stack(one: Tensor, other: Tensor, padding_idx: int) -> Tensor:

@@ -49,7 +49,7 @@ def next_logits(model, encoder_out, prefix):
     return model.decoder(torch.tensor([prefix + behind]), encoder_out=encoder_out)[0][0, len(prefix) - 1]
 
 
-def naive_losses(strategy, model, source, target, ratio=0.3, passes=1, gold_prefix=0):
+def naive_losses(strategy, model, source, target, ratio=0.3, passes=1, gold_prefix=0, candidates=None):
     """The token losses of one sentence pair, by a loop over prefixes; their sum is what the strategy descends."""
     encoder_out = model.encoder(source[None], torch.tensor([len(source)]))
     gold = target.tolist()
@@ -60,8 +60,8 @@ def naive_losses(strategy, model, source, target, ratio=0.3, passes=1, gold_pref
             prefix = [EOS] + gold[:gold_prefix] + chosen[gold_prefix:-1]
     if strategy == "oracle":
         return naive_oracle(model, encoder_out, gold, gold_prefix)
-    if strategy == "risk":
-        return naive_risk(model, source, encoder_out, gold, gold_prefix)
+    if strategy.startswith("risk"):
+        return naive_risk(model, source, encoder_out, gold, gold_prefix, candidates)
     losses, own = [], [EOS]
     for t, word in enumerate(gold):
         logits = next_logits(model, encoder_out, own if strategy == "generative" else prefix[: t + 1])
@@ -116,25 +116,32 @@ def naive_candidates(model, source, gold, gold_prefix):
     return [hypothesis["tokens"].tolist() for hypothesis in found]
 
 
-def naive_risk(model, source, encoder_out, gold, gold_prefix, alpha=0.005):
+def text(tokens):
+    """The words of the tests' dictionary; what is unknown is no word of any reference."""
+    return " ".join("?" if token == UNK else f"w{token - 4}" for token in tokens if token != EOS)
+
+
+def naive_risk(model, source, encoder_out, gold, gold_prefix, candidates=None, alpha=0.005):
+    """Over ``candidates`` that were drawn, or, where there are none, the three best."""
     if len(gold) <= gold_prefix:  # the whole sentence is given: there is nothing to choose
         return torch.tensor(0.0)
-
-    def text(tokens):
-        return " ".join("?" if token == UNK else f"w{token - 4}" for token in tokens if token != EOS)
-
-    candidates = naive_candidates(model, source, gold, gold_prefix)
-    assert len({tuple(candidate) for candidate in candidates}) == 3
+    if candidates is None:
+        candidates = naive_candidates(model, source, gold, gold_prefix)
+        assert len({tuple(candidate) for candidate in candidates}) == 3
     weights = [(alpha * log_probability(model, encoder_out, c, gold_prefix)).exp() for c in candidates]
     costs = [1 - CHRF().sentence_score(text(c), [text(gold)]).score / 100 for c in candidates]
     risk = sum(weight * cost for weight, cost in zip(weights, costs)) / sum(weights)
     return (len(gold) - gold_prefix) * risk / alpha
 
 
-def naive_gradient(strategy, model, pairs, **options):
+def naive_gradient(strategy, model, pairs, candidates=None, **options):
+    """``candidates`` are those of each pair, where they are drawn."""
     model.zero_grad()
-    total = sum(naive_losses(strategy, model, *pair, **options) for pair in pairs)
-    total.backward()
+    candidates = candidates or [None] * len(pairs)
+    losses = (naive_losses(strategy, model, *pair, candidates=own, **options) for pair, own in zip(pairs, candidates))
+    total = sum(losses)
+    if total.requires_grad:
+        total.backward()
     return total.item(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
@@ -159,6 +166,65 @@ def test_ignored_prefix_stays_gold_and_out_of_the_loss(build, strategy):
     naive_loss, naive = naive_gradient(strategy, built.model, pairs, gold_prefix=2)
     assert loss == pytest.approx(naive_loss, rel=1e-10)
     assert_same_gradient(gradient, naive, rtol=1e-6, atol=1e-8)
+
+
+def candidates_of(built):
+    """A list that will hold what every training forward weighs: for each row its sentence and its tokens."""
+    seen, reading = [], built.criterion.reading
+
+    def look(*arguments):
+        found = reading(*arguments)
+        rows = [[token for token in row if token != PAD] for row in found.tokens.tolist()]
+        seen.append(list(zip(found.sentences.tolist(), rows)))
+        return found
+
+    built.criterion.reading = look
+    return seen
+
+
+def as_in_the_batch(pairs):
+    """fairseq's collater sorts them by the length of the source, longest first."""
+    return sorted(pairs, key=lambda pair: -len(pair[0]))
+
+
+SHORT = {  # of source and target
+    "all shorter": (3, [(6, 2), (5, 1), (4, 2)]),
+    "all as long": (2, [(6, 2), (5, 2), (4, 2)]),
+    "all empty": (1, [(5, 1), (4, 1)]),
+    "mixed": (2, [(7, 1), (6, 5), (5, 2), (4, 3)]),
+    "mixed with empty ones": (3, [(7, 1), (6, 6), (5, 3), (4, 2)]),
+}
+DRAWN = "--criterion gift_risk --generate-ratio 1 --candidates-from sample --candidates 3 --risk-cost chrf"
+
+
+@pytest.mark.parametrize("architecture", ["transformer_wmt_en_de", "lstm"])
+@pytest.mark.parametrize("lengths", SHORT)
+@pytest.mark.parametrize("strategy", [*STRATEGIES, "risk of draws"])
+def test_sentences_within_the_ignored_prefix_train_nothing(build, strategy, lengths, architecture):
+    """Also where the whole batch is no longer than the prefix: loss and gradient are 0 there, and no more is read."""
+    prefix_size, pairs = SHORT[lengths][0], as_in_the_batch(sentences(SHORT[lengths][1]))
+    flags = STRATEGIES.get(strategy, DRAWN)
+    built = often_ending(build(f"{ARCHITECTURES[architecture]} {flags} --ignore-prefix-size {prefix_size}"))
+    seen = candidates_of(built) if strategy == "risk of draws" else []
+    sample = batch(built.task, pairs)
+    torch.manual_seed(5)
+    read = []
+    hook = built.model.decoder.register_forward_hook(lambda _m, a, kw, _o: read.append(a[0]), with_kwargs=True)
+    loss, gradient = loss_and_gradient(built, sample)
+    hook.remove()
+    candidates = [[tokens for sentence, tokens in drawn if sentence == n] for drawn in seen for n in range(len(pairs))]
+    naive_loss, naive = naive_gradient(strategy, built.model, pairs, candidates, gold_prefix=prefix_size)
+    assert loss == pytest.approx(naive_loss, rel=1e-10)
+    if naive:
+        assert_same_gradient(gradient, naive, rtol=1e-6, atol=1e-8)
+    else:
+        assert loss == 0 and gradient and all(part.eq(0).all() for part in gradient.values())
+    assert bool(naive) == lengths.startswith("mixed")
+    # whatever the decoder reads begins as one of the sentences, as far as the prefix and what is not padding go
+    inputs = [row[: 1 + prefix_size] for row in sample["net_input"]["prev_output_tokens"].tolist()]
+    for row in read[-1].tolist():
+        forced = [token for token in row[: 1 + prefix_size] if token != PAD]
+        assert forced and any(begun[: len(forced)] == forced for begun in inputs)
 
 
 @pytest.mark.parametrize("passes", [2, 3])

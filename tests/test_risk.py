@@ -20,7 +20,7 @@ from fairseq.data import Dictionary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sacrebleu.metrics import BLEU, CHRF
-from test_losses import best_allowed, log_probability, longest, next_logits
+from test_losses import as_in_the_batch, best_allowed, candidates_of, log_probability, longest, next_logits, text
 
 from gift_fairseq.criterions.risk import expected_cost, first_of_equals
 from gift_fairseq.evaluation.sentence_costs import SentenceCost, subwords_of
@@ -106,30 +106,6 @@ def test_first_of_equals_leaves_each_text_once(sets):
 
 
 # ---- the whole loss
-
-
-def candidates_of(built):
-    """A list that will hold what every training forward weighs: for each row its sentence and its tokens."""
-    seen, reading = [], built.criterion.reading
-
-    def look(*arguments):
-        found = reading(*arguments)
-        rows = [[token for token in row if token != PAD] for row in found.tokens.tolist()]
-        seen.append(list(zip(found.sentences.tolist(), rows)))
-        return found
-
-    built.criterion.reading = look
-    return seen
-
-
-def as_in_the_batch(pairs):
-    """fairseq's collater sorts them by the length of the source, longest first."""
-    return sorted(pairs, key=lambda pair: -len(pair[0]))
-
-
-def text(tokens):
-    """The words of the tests' dictionary; what is unknown is no word of any reference."""
-    return " ".join("?" if token == UNK else f"w{token - 4}" for token in tokens if token != EOS)
 
 
 def naive_gradient_of_risk(built, pairs, candidates, alpha, ignored=0):

@@ -40,8 +40,9 @@ class AuxiliaryCriterion(GiftCriterion):
         if self.auxiliary_ratio == 0:
             return super().loss_terms(lprobs, target, reduce)
         loss, nll_loss = super().loss_terms(lprobs, target, reduce=False)
-        lengths = target.ne(self.padding_idx).sum(dim=1).to(loss.dtype)
+        lengths = target.ne(self.padding_idx).sum(dim=1, keepdim=True).to(loss.dtype)
         weights = loss.new_full(target.shape, 1 - self.auxiliary_ratio)
-        weights[:, 0] += self.auxiliary_ratio * (1 if self.sentence_avg else lengths)
+        # no column at all where no target is longer than the ignored prefix
+        weights[:, :1] += self.auxiliary_ratio * (1 if self.sentence_avg else lengths)
         loss = loss * weights.view_as(loss)
         return (loss.sum(), nll_loss.sum()) if reduce else (loss, nll_loss)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Dict, Optional
 
 from torch import Tensor
+from torch.nn import functional
 
 from gift_fairseq import prefixes, rollout
 from gift_fairseq.criterions.own_prefixes import OwnPrefixConfig, Reading
@@ -44,11 +45,14 @@ class FreeRunning:
     def to_its_end(self, decoder, gold_inputs: Tensor, encoder_out, choose: rollout.Choice, longest: Tensor) -> Tensor:
         """What the decoder writes (R, L) to the end of each row of ``encoder_out``; see :func:`rollout.to_its_end`.
 
-        The start symbol and the ignored prefix are those of ``gold_inputs`` (R, T).
+        The start symbol and the ignored prefix are those of ``gold_inputs`` (R, T). Where no sentence is as long as
+        the prefix, padding is forced behind it, as in a batch with a longer one.
         """
+        forced = gold_inputs[:, : 1 + self.ignore_prefix_size]
+        missing = 1 + self.ignore_prefix_size - forced.size(1)
         return rollout.to_its_end(
             decoder,
-            gold_inputs[:, : 1 + self.ignore_prefix_size],
+            functional.pad(forced, (0, missing), value=self.padding_idx),
             encoder_out,
             choose,
             self.eos,
