@@ -172,14 +172,14 @@ def batch(task, pairs):
 
 
 def loss_and_gradient(built, *samples, update_num=0):
-    """Summed loss and the gradient of every parameter (by name) over ``samples``, accumulated."""
+    """Summed loss, as it is logged, and the gradient of every parameter (by name) over ``samples``, accumulated."""
     built.model.zero_grad()
     built.criterion.set_num_updates(update_num)
     total = 0.0
     for sample in samples:
-        loss, _, _ = built.criterion(built.model, sample)
+        loss, _, log = built.criterion(built.model, sample)
         loss.backward()
-        total += loss.item()
+        total += float(log["loss"])
     gradient = {
         name: parameter.grad.clone() for name, parameter in built.model.named_parameters() if parameter.grad is not None
     }

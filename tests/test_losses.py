@@ -128,10 +128,22 @@ def naive_risk(model, source, encoder_out, gold, gold_prefix, candidates=None, a
     if candidates is None:
         candidates = naive_candidates(model, source, gold, gold_prefix)
         assert len({tuple(candidate) for candidate in candidates}) == 3
-    weights = [(alpha * log_probability(model, encoder_out, c, gold_prefix)).exp() for c in candidates]
-    costs = [1 - CHRF().sentence_score(text(c), [text(gold)]).score / 100 for c in candidates]
+    lprobs = [log_probability(model, encoder_out, c, gold_prefix) for c in candidates]
+    weights = [(alpha * lprob).exp() for lprob in lprobs]
+    costs = [naive_cost(c, gold, gold_prefix) for c in candidates]
     risk = sum(weight * cost for weight, cost in zip(weights, costs)) / sum(weights)
-    return (len(gold) - gold_prefix) * risk / alpha
+    descended = (len(gold) - gold_prefix) * risk / alpha
+    return logged_as(descended, -sum(lprobs) / len(lprobs))
+
+
+def naive_cost(tokens, gold, ignored=0):
+    """One minus chrF of the text behind the first ``ignored`` tokens."""
+    return 1 - CHRF().sentence_score(text(tokens[ignored:]), [text(gold[ignored:])]).score / 100
+
+
+def logged_as(descended, shown):
+    """The value of ``shown`` with the gradient of ``descended``."""
+    return shown.detach() + descended - descended.detach()
 
 
 def naive_gradient(strategy, model, pairs, candidates=None, **options):

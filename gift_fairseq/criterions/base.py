@@ -94,8 +94,8 @@ class GiftCriterion(LabelSmoothedCrossEntropyCriterion):
             lprobs, target = self._gold_lprobs(model, sample, log)
             loss, nll_loss = self.plain_loss_terms(lprobs, target, reduce)
         sample_size = self.sample_size(sample)
+        log.setdefault("loss", loss.detach())
         log.update(
-            loss=loss.detach(),
             nll_loss=nll_loss.detach(),
             ntokens=sample["ntokens"],
             nsentences=sample["target"].size(0),
@@ -111,7 +111,10 @@ class GiftCriterion(LabelSmoothedCrossEntropyCriterion):
         return sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
 
     def training_terms(self, model, sample, log: Dict[str, Any], reduce: bool = True) -> Tuple[Tensor, Tensor]:
-        """Loss to descend and negative log-likelihood to log of a training forward, nats; fills ``log``."""
+        """Loss to descend and negative log-likelihood to log of a training forward, nats; fills ``log``.
+
+        Logged as ``loss`` is what is descended, unless ``log`` says otherwise.
+        """
         lprobs, target = self._gold_lprobs(model, sample, log)
         loss, nll_loss = self.loss_terms(lprobs, target, reduce)
         log.update(n_replaced=0, gold_nll_loss=nll_loss.detach().sum(), gold_ntokens=sample["ntokens"])

@@ -112,6 +112,8 @@ class OwnPrefixCriterion(GiftCriterion):
 
     # ---- what a strategy overrides
 
+    value_is_logged = True  # whether the value of the own loss compares with other losses; else its NLL is logged
+
     def reading(
         self, model: nn.Module, sample: Dict, gold_inputs: Tensor, encoder_out: Any, extra: Dict[str, Any], log: Dict
     ) -> Reading:
@@ -163,15 +165,17 @@ class OwnPrefixCriterion(GiftCriterion):
         rows, length = reading.inputs.shape
         gold_lprobs = lprobs[rows:, : target.size(1)] if gold_too else None
         own, nll = self.own_terms(lprobs[:rows, :length], reading, gold_lprobs, target, log)
-        loss = (1 - self.mle_weight) * own
+        others = torch.zeros_like(own)
         if gold_too:
             gold, gold_nll = self.plain_loss_terms(*self.scored(gold_lprobs, target), reduce=True)
-            loss = loss + self.mle_weight * gold
+            others = others + self.mle_weight * gold
             log.update(gold_nll_loss=gold_nll.detach(), gold_ntokens=sample["ntokens"])
         if self.anchor != "none":
             distance = self._anchor(model, sample, gold_lprobs, log)
-            loss = loss + self.anchor_weight * distance
-        return loss, nll
+            others = others + self.anchor_weight * distance
+        shown = own if self.value_is_logged else nll
+        log["loss"] = ((1 - self.mle_weight) * shown + others).detach()
+        return (1 - self.mle_weight) * own + others, nll
 
     def _anchor(self, model, sample, gold_lprobs: Optional[Tensor], log: Dict[str, Any]) -> Tensor:
         if self._starting_model is None:
