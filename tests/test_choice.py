@@ -3,10 +3,11 @@
 import pytest
 import torch
 from conftest import ARCHITECTURES, LENGTHS, TRANSFORMER, batch, sentences
+from fairseq.distributed import utils as distributed_utils
 from test_inputs import inputs_read
 
 from gift_fairseq import rollout
-from gift_fairseq.rollout import Choice, random_choice
+from gift_fairseq.rollout import Choice, new_noise, random_choice
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 DRAWS = 40_000
@@ -184,6 +185,53 @@ SAMPLED = {
     "generative": "--criterion gift_generative --generate-ratio 1 --choose sample",
     "to its end": "--criterion gift_generative --generate-ratio 1 --choose sample --targets oracle",
 }
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *SAMPLED.values(),
+        "--criterion gift_recurrent --gold-ratio 0.5",
+        "--criterion gift_recurrent --gold-ratio 0.5 --gold-mixed-by sentence",
+        "--criterion gift_recurrent --gold-ratio 0.5 --choose sample",
+        "--criterion gift_risk --generate-ratio 1",
+    ],
+)
+def test_workers_draw_differently_and_again_the_same_after_a_resume(build, flags, monkeypatch):
+    """fairseq seeds the random streams of all workers alike, by the number of the update."""
+    built = build(f"{TRANSFORMER} {flags}")
+    sample = batch(built.task, sentences([(5, 9), (4, 8), (6, 9), (3, 7)] * 3))
+
+    def read(rank, workers=2, update=5):
+        monkeypatch.setattr(distributed_utils, "get_data_parallel_rank", lambda: rank)
+        monkeypatch.setattr(distributed_utils, "get_data_parallel_world_size", lambda: workers)
+        torch.manual_seed(100 + update)
+        inputs, _ = inputs_read(built, sample)
+        return inputs.tolist(), torch.random.get_rng_state().tolist()
+
+    one, other = read(0), read(1)
+    assert one[0] != other[0]
+    assert one[1] == other[1]  # so that dropout and what comes after are those of the seed, as without drawing
+    assert (read(0), read(1)) == (one, other)
+    assert read(0, workers=1) == one
+    assert read(0, update=6)[0] not in (one[0], other[0])
+
+
+def test_numbers_of_workers_have_nothing_in_common(monkeypatch):
+    """Uniform each, and the products of two workers' numbers, of one seed or of seeds beside each other, add up to
+    what independent ones do."""
+    monkeypatch.setattr(distributed_utils, "get_data_parallel_world_size", lambda: 4)
+    numbers = {}
+    for rank in range(4):
+        monkeypatch.setattr(distributed_utils, "get_data_parallel_rank", lambda rank=rank: rank)
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            numbers[rank, seed] = torch.rand(DRAWS, generator=new_noise(torch.device("cpu")), dtype=torch.float64)
+    for key, one in numbers.items():
+        assert one.mean().item() == pytest.approx(0.5, abs=5 * (1 / 12 / DRAWS) ** 0.5)
+        for other in (other for other_key, other in numbers.items() if other_key != key):
+            covariance = ((one - 0.5) * (other - 0.5)).mean().item()
+            assert covariance == pytest.approx(0, abs=5 / 12 / DRAWS**0.5)
 
 
 @pytest.mark.parametrize("architecture", ["transformer_wmt_en_de", "lstm"])

@@ -8,7 +8,7 @@ FLAGS = f"{TRANSFORMER} --dropout 0.3 --disable-validation --max-tokens 40"
 SAVING = "--save-interval-updates 5 --keep-interval-updates 1"
 STRATEGIES = {
     "generative": "--criterion gift_generative --generate-ratio 0.3",
-    "recurrent": "--criterion gift_recurrent --gold-ratio 0.5",
+    "recurrent": "--criterion gift_recurrent --gold-ratio 0.5 --choose sample",
 }
 
 

@@ -130,9 +130,10 @@ class RecurrentCriterion(TokenTargetsCriterion):
         ratio = self.gold_ratio.ratio(self.update_num())
         if ratio == 0:
             return torch.zeros_like(gold_inputs, dtype=torch.bool)
+        device = gold_inputs.device
+        noise = rollout.new_noise(device)
         if self.gold_mixed_by == "sentence":
-            return torch.rand_like(gold_inputs[:, :1], dtype=torch.float) < ratio
+            return torch.rand((len(gold_inputs), 1), generator=noise, device=device) < ratio
         steps = range(-1, gold_inputs.size(1) - 1)  # the input at position t was chosen in decoding step t - 1
         ratios = [ratio * self.gold_ratio_steps.ratio(max(step, 0)) for step in steps]
-        drawn = torch.rand(gold_inputs.shape, device=gold_inputs.device)
-        return drawn < torch.tensor(ratios, device=gold_inputs.device)
+        return torch.rand(gold_inputs.shape, generator=noise, device=device) < torch.tensor(ratios, device=device)

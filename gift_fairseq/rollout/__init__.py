@@ -4,7 +4,7 @@
 """
 
 from gift_fairseq.rollout.beam import beam
-from gift_fairseq.rollout.choosing import DTYPES, Choice, dtype_named, random_choice, scores_of
+from gift_fairseq.rollout.choosing import DTYPES, Choice, dtype_named, new_noise, random_choice, scores_of
 from gift_fairseq.rollout.parallel import teacher_forced
 from gift_fairseq.rollout.stepwise import free_running, to_its_end
 
@@ -14,6 +14,7 @@ __all__ = [
     "beam",
     "dtype_named",
     "free_running",
+    "new_noise",
     "random_choice",
     "scores_of",
     "teacher_forced",

@@ -4,6 +4,7 @@ import contextlib
 from typing import Any, Iterator, NamedTuple, Optional, Tuple
 
 import torch
+from fairseq.distributed import utils as distributed_utils
 from torch import Tensor, nn
 
 from gift_fairseq.options import check_choice
@@ -48,16 +49,22 @@ class Choice(NamedTuple):
         return drawn.clamp(max=scores.size(-1) - 1)  # behind all only where scores are no numbers
 
 
-def random_choice(choice: Choice, device: torch.device) -> Choice:
-    """``choice`` with a generator of its own on ``device``, seeded by torch's random stream, which goes on by that.
+def new_noise(device: torch.device) -> torch.Generator:
+    """A generator on ``device``, seeded by torch's random stream, which goes on by that, and the worker's rank.
 
     Rollouts leave the stream as they found it (:func:`choosing`), so draws from the stream itself would come again as
-    the dropout of the pass that is trained on.
+    the dropout of the pass that is trained on. fairseq seeds the stream of all workers alike; without the rank they
+    would draw the same numbers for different sentences.
     """
-    if choice.temperature == 0:
-        return choice
     seed = int(torch.randint(2**62, ()))
-    return choice._replace(noise=torch.Generator(device).manual_seed(seed))
+    if distributed_utils.get_data_parallel_world_size() > 1:
+        seed += distributed_utils.get_data_parallel_rank()
+    return torch.Generator(device).manual_seed(seed)
+
+
+def random_choice(choice: Choice, device: torch.device) -> Choice:
+    """``choice`` with :func:`new_noise` of its own, if it draws."""
+    return choice if choice.temperature == 0 else choice._replace(noise=new_noise(device))
 
 
 DTYPES = {"model": None, "bf16": torch.bfloat16, "fp16": torch.float16}
