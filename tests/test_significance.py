@@ -12,6 +12,7 @@ from sacrebleu.significance import PairedTest
 
 from gift_fairseq.evaluation import significance
 from gift_fairseq.options import UserError
+from gift_fairseq.report.table import legend
 
 
 def corpus(sentences=60, seed=3):
@@ -61,6 +62,8 @@ def test_equal_or_nearly_equal_outputs_are_not_significant():
     assert found["one"]["p"] == 1.0 and found["one"]["difference"] > 0
     # both swapped or none: 2 of 4 ways are as far apart as observed, both sentences being better
     assert found["two"]["p"] == pytest.approx(0.5, abs=0.001)
+    (said,) = (line for line in legend([], []) if "randomization" in line)
+    assert "plus 2^(1-k)" in said  # the tables do not call it sacreBLEU's alone
 
 
 def test_several_references_and_unequal_lengths():

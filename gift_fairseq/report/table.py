@@ -124,7 +124,8 @@ def legend(rows: Sequence[Dict[str, Any]], columns: Sequence[str]) -> List[str]:
             or "."
         ),
         f"* differs from the control (standard: same start, updates and seed), † from the baseline, with p < {LEVEL}: "
-        "sacreBLEU's paired approximate randomization, 10,000 trials, without a correction for several comparisons."
+        "sacreBLEU's paired approximate randomization, 10,000 trials, whose p counts larger differences only, plus "
+        "2^(1-k) for those as large, k being the number of outputs that differ; no correction for several comparisons."
         + " *2/3: so in 2 of 3 seeds, each tested by itself, and in the direction of the mean difference."
         * several,
         "Epoch time: seconds in updates (no validation, no saving) per update, times the updates of the baseline's "
