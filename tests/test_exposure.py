@@ -161,10 +161,15 @@ def test_a_hypothesis_that_is_the_reference(learnt):
     """Its free-running steps are the teacher-forced ones, of sets of one token and all right; nothing exceeds."""
     dataset, task = learnt.dataset, learnt.task
     copy = pair_dataset(dataset.tgt_dict, dataset.src, dataset.tgt)
-    gold, own = (
-        exposure.steps_of(learnt.model, read, dataset, exposure.batches(task, read, 30, False))
-        for read in (dataset, copy)
+    gold, own, of_itself, of_copy = (
+        exposure.steps_of(
+            learnt.model, read, dataset, exposure.batches(task, read, 30, False), free_running=free_running
+        )
+        for read, free_running in ((dataset, False), (copy, True), (dataset, True), (copy, False))
     )
+    assert not gold.right.equal(gold.counted)  # an argmax that is wrong
+    for one, other in ((own, of_itself), (gold, of_copy)):  # whichever object is read
+        assert all(part.equal(same) for part, same in zip(one, other))
     assert own.right.equal(own.counted) and own.set_size[own.counted].eq(1).all()
     assert own.counted.equal(gold.counted) and own.nll[own.counted].equal(gold.nll[own.counted])
     report = exposure.report(gold, own, 4)

@@ -64,11 +64,18 @@ class Steps(NamedTuple):
 # ---- the two readings
 
 
-def steps_of(model: nn.Module, read: LanguagePairDataset, gold: LanguagePairDataset, samples: Iterator[Dict]) -> Steps:
+def steps_of(
+    model: nn.Module,
+    read: LanguagePairDataset,
+    gold: LanguagePairDataset,
+    samples: Iterator[Dict],
+    *,
+    free_running: bool,
+) -> Steps:
     """The steps of ``model`` when its decoder reads the targets of ``read``, judged by the references of ``gold``.
 
-    One parallel pass; ``samples`` are the batches of ``read``. Where that is ``gold`` itself the argmax is judged,
-    otherwise the token that was read next, which the model chose.
+    One parallel pass; ``samples`` are the batches of ``read``. What is judged is the argmax; if ``free_running``, the
+    token that was read next, which the model chose.
     """
     padding_idx, shape = gold.tgt_dict.pad(), (len(read), int(read.tgt_sizes.max()))
     steps = Steps(*(torch.zeros(shape, dtype=dtype) for dtype in (torch.bool, torch.bool, torch.float64, torch.int64)))
@@ -80,7 +87,7 @@ def steps_of(model: nn.Module, read: LanguagePairDataset, gold: LanguagePairData
             optimal = oracle.optimal_next(sample["net_input"]["prev_output_tokens"], references, padding_idx)
             found = Steps(
                 counted=target.ne(padding_idx),
-                right=oracle.contains(optimal, references, log_probs.argmax(dim=2) if read is gold else target),
+                right=oracle.contains(optimal, references, target if free_running else log_probs.argmax(dim=2)),
                 nll=-oracle.log_mass(optimal, references, log_probs),
                 set_size=optimal.sum(dim=2),
             )
@@ -131,9 +138,9 @@ def read_both(
     """Teacher-forced and free-running steps of the one model in ``models``, in evaluation mode."""
     (model,) = models
     model.eval()
-    gold = steps_of(model, dataset, dataset, batches(task, dataset, max_tokens, use_cuda))
+    gold = steps_of(model, dataset, dataset, batches(task, dataset, max_tokens, use_cuda), free_running=False)
     hypotheses = greedy(task, models, generator, dataset, batches(task, dataset, max_tokens, use_cuda))
-    own = steps_of(model, hypotheses, dataset, batches(task, hypotheses, max_tokens, use_cuda))
+    own = steps_of(model, hypotheses, dataset, batches(task, hypotheses, max_tokens, use_cuda), free_running=True)
     limit = min(generator.max_len_b, generator.max_len - 1)  # tokens; at the next step </s> is forced
     own.counted[:, limit:] = False
     return gold, own
