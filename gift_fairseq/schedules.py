@@ -55,7 +55,7 @@ DECAYS: Dict[str, Callable[[float, int], float]] = {
 
 @dataclass
 class Schedule:
-    """``start`` at 0, ``end`` when ``decay`` (None: never) is ``over``; ratios from 0 to 1."""
+    """``start`` at 0, ``end`` when ``decay`` ("": never) is ``over``; ratios from 0 to 1."""
 
     start: float
     end: float

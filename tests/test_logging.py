@@ -30,6 +30,13 @@ def test_shares_by_hand():
     assert values["rollout_seconds"] == 0.75  # of the update's two micro-batches
 
 
+def test_an_anchor_is_logged_where_there_is_one():
+    common = {"loss": 6.0, "nll_loss": 4.0, "ntokens": 2, "nsentences": 1, "sample_size": 2, "n_readings": 1}
+    assert "anchor" not in reduced([common, common])
+    assert reduced([{**common, "anchor": 0.0}])["anchor"] == 0
+    assert reduced([{**common, "anchor": 3.0}, {**common, "anchor": 5.0}])["anchor"] == 2
+
+
 def test_one_sum_logs_what_the_parts_log():
     """fairseq sums the logs of micro-batches and workers before they are reduced."""
     assert GiftCriterion.logging_outputs_can_be_summed()

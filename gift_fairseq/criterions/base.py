@@ -191,7 +191,8 @@ class GiftCriterion(LabelSmoothedCrossEntropyCriterion):
         log_ratio("right_tokens", "n_right_tokens", "n_oracle")
         log_ratio("risk", "risk", "n_risk")
         log_ratio("candidates", "n_candidates", "n_risk")
-        log_ratio("anchor", "anchor", "sample_size")
+        if any("anchor" in log for log in logging_outputs):
+            log_ratio("anchor", "anchor", "sample_size")
         peak = memory.take_peak()  # after validation too: its peak is none of the training's
         if total("n_readings") == 0:
             return
