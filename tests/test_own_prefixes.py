@@ -142,10 +142,36 @@ def test_distance_of_the_weights_does_not_depend_on_the_batch(build, tmp_path, f
         assert size == (4 if "--sentence-avg" in flags else sum(len(target) for _, target in pairs))
         loss, gradient = loss_and_gradient(built, *samples)
         own_loss, own_gradient = loss_and_gradient(without, *samples)
-        assert loss - own_loss == pytest.approx(0.5 * size * half, rel=1e-4)  # the distance is summed in float32
-        assert_same_gradient(gradient, weighted([(1, own_gradient), (0.5 * size, difference_of)]), rtol=1e-4, atol=1e-5)
+        assert loss - own_loss == pytest.approx(0.5 * size * half, rel=1e-9)
+        assert_same_gradient(gradient, weighted([(1, own_gradient), (0.5 * size, difference_of)]))
         logs = [built.criterion(built.model, sample)[2] for sample in samples]
-        assert sum(float(log["anchor"]) for log in logs) / size == pytest.approx(half, rel=1e-4)
+        assert sum(float(log["anchor"]) for log in logs) / size == pytest.approx(half, rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype, digits", [(torch.float16, 2**-11), (torch.bfloat16, 2**-8)])
+@pytest.mark.parametrize("size", [1, 4096, 30_000])
+def test_distance_of_half_precision_weights_is_exact_but_for_their_rounding(build, tmp_path, dtype, digits, size):
+    """Beside float64, of the same weights; for batches of many tokens, whose distance half precision does not hold.
+
+    The gradient neither overflows nor loses small differences.
+    """
+    flags = f"{TRANSFORMER} {STRATEGIES['recurrent']}"
+    start = build(flags, dtype=dtype)
+    anchor = f"--anchor l2 --anchor-weight 0.5 --finetune-from-model {starting_file(start, tmp_path)}"
+    built = moved(build(f"{flags} {anchor}", dtype=dtype), by=0.06)
+    built.criterion.sample_size = lambda _sample: size
+    log = {}
+    (0.5 * built.criterion._anchor(built.model, {}, None, log)).backward()
+    then, half = dict(start.model.named_parameters()), 0.0
+    for name, now in built.model.named_parameters():
+        moved_by = now.detach().double() - then[name].detach().double()
+        half += moved_by.pow(2).sum().item() / 2
+        assert now.grad.dtype == dtype
+        smallest = 2.0**-24 if dtype == torch.float16 else 0.0  # its numbers are no closer to each other
+        torch.testing.assert_close(now.grad.double(), 0.5 * size * moved_by, rtol=digits, atol=smallest)
+    assert log["anchor"].dtype == torch.float32
+    assert float(log["anchor"]) == pytest.approx(size * half, rel=1e-5)
+    assert size == 1 or size * half > torch.finfo(torch.float16).max
 
 
 @pytest.mark.parametrize("anchor", ["kl", "l2"])

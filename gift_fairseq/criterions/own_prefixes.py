@@ -84,9 +84,11 @@ class OwnPrefixCriterion(GiftCriterion):
     Consolidation for Neural Machine Translation):
 
     - ``kl``: ``sum_t KL(p_0(. | x[..t]) || p(. | x[..t]))`` over gold prefixes, p_0 the model it started from;
-    - ``l2``: ``n / 2 ||theta - theta_0||^2``, n the batch's sample size, so that batches and workers add up to half the
-      squared distance once an update. Where we differ from elastic weight consolidation: all weights count alike, not
-      by their Fisher information.
+    - ``l2``: ``n / 2 ||theta - theta_0||^2``, n the batch's sample size: fairseq's trainer divides the summed gradient
+      by the summed sample size, so only a term with that factor adds up, over batches and workers, to half the squared
+      distance once an update. It is computed in float32 at least, as the token losses are, whose gradient is a sum over
+      the same n. Where we differ from elastic weight consolidation: all weights count alike, not by their Fisher
+      information.
     """
 
     def __init__(self, cfg, task):
