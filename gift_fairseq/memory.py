@@ -5,6 +5,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from fairseq.logging import metrics
 
 MIB = 2**20
 _PROC = Path("/proc/self")
@@ -32,3 +33,16 @@ def take_peak() -> float:
     except OSError:
         peak_kib = None
     return int(peak_kib.group(1)) * 1024 / MIB if peak_kib else in_use()
+
+
+def peak_taken_by_trainer() -> float:
+    """The most memory held in the running update by what fairseq's trainer logged, MiB; 0 on CPU.
+
+    On CUDA the trainer takes the peak itself, after the optimizer's step: it logs what was free (``gb_free``, of the
+    device's memory) and resets the peak before metrics are reduced. :func:`take_peak` then sees what came after.
+    """
+    gb_free = metrics.get_meter("train", "gb_free")
+    if not torch.cuda.is_initialized() or gb_free is None or gb_free.val is None:
+        return 0.0
+    total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    return total / MIB - gb_free.val * 1024

@@ -136,14 +136,15 @@ def run_tool(tool, *arguments):
         tool.cli_main()
 
 
-def fairseq_train(data, save_dir, flags, *more):
+def fairseq_train(data, save_dir, flags, *more, cpu=True):
     """fairseq-train with a tiny model, logging every update to ``save_dir``/train.log; returns its lines of JSON."""
     save_dir.mkdir(exist_ok=True)
     log = save_dir / "train.log"
     run_tool(
         train,
         *(data, "--user-dir", PLUGIN, "--save-dir", save_dir, "--log-file", log, *more),
-        *"--cpu --num-workers 0 --optimizer adam --lr 1e-3 --log-format json --log-interval 1".split(),
+        *(["--cpu"] if cpu else []),
+        *"--num-workers 0 --optimizer adam --lr 1e-3 --log-format json --log-interval 1".split(),
         *"--max-tokens 200 --no-epoch-checkpoints".split(),
         *flags.split(),
     )

@@ -15,8 +15,12 @@ from conftest import (
     sentences,
 )
 from fairseq.distributed import LegacyDistributedDataParallel, ModuleProxyWrapper
+from fairseq.logging import metrics
 from torch import distributed, multiprocessing
 from torch.nn.parallel import DistributedDataParallel
+
+from gift_fairseq import memory
+from gift_fairseq.criterions.base import GiftCriterion
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -76,7 +80,35 @@ def work(rank, wrapper, dictionaries, folder):
             built.model.all_reduce_grads()
         if rank == 0:
             torch.save({n: p.grad for n, p in plain.named_parameters()}, folder / f"{strategy}.pt")
+    torch.save(peaks_of_two_epochs(rank), folder / f"peaks of {rank}.pt")
     distributed.destroy_process_group()
+
+
+def peaks_of_two_epochs(rank):
+    """For each epoch of three updates: this worker's own peak, the peak that is logged, how many collectives were made.
+
+    The metrics are read as fairseq-train reads them. Another worker has the higher peak in each epoch.
+    """
+    collectives, all_reduce = [], distributed.all_reduce
+    distributed.all_reduce = lambda *args, **kwargs: collectives.append(args) or all_reduce(*args, **kwargs)
+    log = {"loss": 1.0, "nll_loss": 1.0, "ntokens": 1, "sample_size": 1, "n_readings": 1}
+    found = []
+    for epoch in range(2):
+        with metrics.aggregate("train"):
+            memory.take_peak()
+            block = torch.ones((200 if rank == epoch else 1) * 2**18)
+            for _ in range(3):
+                with metrics.aggregate("train_inner"), metrics.aggregate() as update:
+                    GiftCriterion.reduce_metrics([log])
+                    update.get_smoothed_values()
+                metrics.get_smoothed_values("train_inner")
+            del block
+            own = metrics.get_smoothed_value("train_inner", "peak_mem_mib")
+            found.append((own, metrics.get_smoothed_values("train")["peak_mem_mib"], len(collectives)))
+        metrics.reset_meters("train")
+        collectives.clear()
+    distributed.all_reduce = all_reduce
+    return found
 
 
 @pytest.mark.parametrize("wrapper", ["pytorch_ddp", "legacy_ddp"])
@@ -94,6 +126,10 @@ def test_two_workers_equal_one_big_batch_and_accumulation(build, dictionaries, t
         # sample_size. Workers round the softmax to float32, as fairseq does outside these tests.
         workers = torch.load(tmp_path / f"{strategy}.pt")
         assert_same_gradient(gradient, {name: 2 * g for name, g in workers.items()}, rtol=1e-4, atol=1e-6)
+    epochs = zip(*(torch.load(tmp_path / f"peaks of {rank}.pt") for rank in range(2)))
+    for epoch, ((own, logged, collectives), (other_own, other_logged, other_collectives)) in enumerate(epochs):
+        assert logged == other_logged == max(own, other_own) == (own, other_own)[epoch]
+        assert abs(own - other_own) > 100 and collectives == other_collectives == 1
 
 
 @pytest.mark.cli

@@ -1,9 +1,14 @@
 """What is logged: ratios of sums over micro-batches and workers, memory by epoch."""
 
+from types import SimpleNamespace
+
+import fairseq.utils
 import pytest
 import torch
 from conftest import LENGTHS, STRATEGIES, TRANSFORMER, batch, fairseq_train, sentences
 from fairseq.logging import metrics
+from fairseq.trainer import Trainer
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from gift_fairseq import memory
 from gift_fairseq.criterions.base import GiftCriterion
@@ -79,20 +84,152 @@ def test_peak_memory_sees_what_came_and_went():
     assert memory.take_peak() < peak - 400
 
 
+GIB = 2**30
+
+
+class Allocator:
+    """Keeps the counts that torch's CUDA allocator keeps, of nothing: what is held, and the most that was, in bytes."""
+
+    def __init__(self):
+        self.held = self.peak = 0
+
+    def hold(self, gib):
+        self.held = int(gib * GIB)
+        self.peak = max(self.peak, self.held)
+
+    def reset(self):
+        self.peak = self.held
+
+
+@pytest.fixture
+def cuda_of(monkeypatch):
+    """``cuda_of(peaks)``: fairseq's trainer takes the CPU for CUDA, where update u holds ``peaks[u]`` GiB for a while.
+
+    1 GiB is held between the steps, 2 at the loss, the peak in the backward pass. A validation step's peak is 50 GiB.
+    The trainer itself is fairseq's: it reads the peak, resets it, logs what is free, and only then reduces metrics.
+    """
+
+    def pretend(peaks):
+        allocator, updates = Allocator(), iter(peaks)
+        make_trainer = Trainer.__init__
+
+        def forward(model, _inputs, _output):
+            for gib in (2,) if model.training else (50, 2):
+                allocator.hold(gib)
+
+        def backward(_gradient):
+            for gib in (next(updates), 2):
+                allocator.hold(gib)
+
+        def init(trainer, *args, **kwargs):
+            make_trainer(trainer, *args, **kwargs)
+            trainer.cuda, trainer.cuda_env = True, SimpleNamespace(total_memory_in_GB=80.0)
+            trainer.get_model().register_forward_hook(forward)
+            trainer.get_model().encoder.layers[0].fc1.bias.register_hook(backward)
+            allocator.hold(1)
+
+        hooks.append(register_optimizer_step_post_hook(lambda *_: allocator.hold(1)))
+        monkeypatch.setattr(Trainer, "__init__", init)
+        monkeypatch.setattr(fairseq.utils, "move_to_cuda", lambda sample, device=None: sample)
+        faked = {
+            "is_initialized": lambda: True,
+            "memory_allocated": lambda device=None: allocator.held,
+            "max_memory_allocated": lambda device=None: allocator.peak,
+            "reset_peak_memory_stats": lambda device=None: allocator.reset(),
+            "get_device_properties": lambda device=None: SimpleNamespace(total_memory=80 * GIB),
+            "current_device": lambda: 0,
+            "get_device_capability": lambda device=None: (6, 0),
+            "empty_cache": lambda: None,
+            "synchronize": lambda device=None: None,
+        }
+        for name, function in faked.items():
+            monkeypatch.setattr(torch.cuda, name, function)
+
+    hooks = []
+    yield pretend
+    for hook in hooks:
+        hook.remove()
+
+
+THREE_UPDATES = "--criterion gift_standard --max-tokens 4000 --batch-size 24 --batch-size-valid 8"
+
+
 @pytest.mark.cli
-def test_peak_memory_is_reset_each_epoch(binarized, tmp_path, monkeypatch):
-    """The peak of an epoch is not the peak of those before, nor of validation."""
-    peaks = iter([100.0, 900.0, 200.0, 5000.0, 300.0, 250.0, 200.0, 5000.0])
-    monkeypatch.setattr(memory, "take_peak", lambda: next(peaks))
+@pytest.mark.parametrize("task", ["gift_translation", "translation"])
+def test_peak_memory_on_cuda_is_that_of_the_epochs_updates(binarized, tmp_path, cuda_of, task):
+    """Not what is held after a step, nor the peak of the epoch before, nor of validation; average: at the loss."""
+    cuda_of([3, 9, 4, 5, 2.5, 6])
+    flags = f"{TRANSFORMER} --task {task} {THREE_UPDATES} --max-epoch 2 --no-save"
+    lines = fairseq_train(binarized, tmp_path, flags)
+    so_far = {line["num_updates"]: line["peak_mem_mib"] / 1024 for line in lines if "peak_mem_mib" in line}
+    assert so_far == {1: 3, 2: 9, 3: 9, 4: 5, 5: 5, 6: 6}
+    epochs = {line["epoch"]: line for line in lines if "train_loss" in line}
+    assert {epoch: line["train_peak_mem_mib"] / 1024 for epoch, line in epochs.items()} == {1: 9, 2: 6}
+    assert {epoch: line["train_mem_mib"] / 1024 for epoch, line in epochs.items()} == {1: 2, 2: 2}
+    assert not any("valid_peak_mem_mib" in line or "train__peak_mem_mib" in line for line in lines)
+
+
+@pytest.mark.cli
+def test_peak_memory_of_an_epoch_goes_on_after_a_resume(binarized, tmp_path, cuda_of):
+    """Saved after two updates of the first epoch; and at its end, after which a new peak begins."""
+    cuda_of([9, 3, 4, 5, 6, 2.5])
+    flags = f"{TRANSFORMER} --task gift_translation {THREE_UPDATES} --max-update"
+    peaks = []
+    for updates in (2, 3, 6):
+        metrics.reset()  # as a new process has it
+        lines = fairseq_train(binarized, tmp_path, f"{flags} {updates}")
+        peaks.append([line["train_peak_mem_mib"] / 1024 for line in lines if "train_loss" in line][-1])
+    assert peaks == [9, 9, 6]
+
+
+@pytest.mark.cli
+def test_peak_memory_on_cpu_is_that_of_the_epochs_updates(binarized, tmp_path, monkeypatch):
+    """The second update and every validation step hold a block for a while; the epoch after does not show it."""
+    make_trainer, forwards = Trainer.__init__, iter(range(100))
+
+    def forward(model, _inputs, _output):
+        held_too = not model.training or next(forwards) == 1
+        torch.ones((600 if held_too else 1) * 2**18)
+
+    def init(trainer, *args, **kwargs):
+        make_trainer(trainer, *args, **kwargs)
+        trainer.get_model().register_forward_hook(forward)
+
+    monkeypatch.setattr(Trainer, "__init__", init)
     lines = fairseq_train(
-        binarized,
-        tmp_path,
-        f"{TRANSFORMER} --task gift_translation --criterion gift_standard --max-tokens 4000 --batch-size 24 "
-        "--max-epoch 2 --no-save --batch-size-valid 8 --log-interval 3",
+        binarized, tmp_path, f"{TRANSFORMER} --task translation {THREE_UPDATES} --max-epoch 2 --no-save"
     )
-    epochs = {line["epoch"]: line["train_peak_mem_mib"] for line in lines if "train_peak_mem_mib" in line}
-    # three updates (100, 900, 200), one validation step (5000), three updates (300, 250, 200), validation again
-    assert epochs == {1: 900.0, 2: 300.0}
+    found = {
+        line["epoch"]: line["train_peak_mem_mib"] - line["train_mem_mib"] for line in lines if "train_loss" in line
+    }
+    assert found[1] > 550 and found[2] < 300
+
+
+@pytest.mark.cli
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_peak_memory_on_a_gpu(binarized, tmp_path, monkeypatch):
+    """What the allocator says after each optimizer step, before fairseq resets it; a validation step's 1 GiB is not in.
+
+    The fourth update's forward pass holds 512 MiB for a while, those of the others 256.
+    """
+    peaks, make_trainer = [], Trainer.__init__
+
+    def forward(model, _inputs, _output):
+        mib = 1024 if not model.training else 512 if len(peaks) == 3 else 256
+        torch.empty(mib * memory.MIB, dtype=torch.uint8, device="cuda")
+
+    def init(trainer, *args, **kwargs):
+        make_trainer(trainer, *args, **kwargs)
+        trainer.get_model().register_forward_hook(forward)
+
+    monkeypatch.setattr(Trainer, "__init__", init)
+    step = register_optimizer_step_post_hook(lambda *_: peaks.append(torch.cuda.max_memory_allocated() / memory.MIB))
+    flags = f"{TRANSFORMER} --task gift_translation {THREE_UPDATES} --max-epoch 2 --no-save"
+    lines = fairseq_train(binarized, tmp_path, flags, cpu=False)
+    step.remove()
+    found = {line["epoch"]: line["train_peak_mem_mib"] for line in lines if "train_loss" in line}
+    assert found == pytest.approx({1: max(peaks[:3]), 2: max(peaks[3:])}, abs=0.01)
+    assert found[2] > found[1] + 200 > 450
 
 
 @pytest.mark.cli

@@ -11,6 +11,7 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 )
 from fairseq.distributed import utils as distributed_utils
 from fairseq.logging import metrics
+from fairseq.logging.meters import MetersDict
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -200,24 +201,38 @@ class GiftCriterion(LabelSmoothedCrossEntropyCriterion):
             "rollout_seconds", total("rollout_seconds") / distributed_utils.get_data_parallel_world_size(), round=4
         )
         log_ratio("mem_mib", "mem_in_use", "n_readings")
-        _log_peak_of_epoch(peak)
+        _log_peak_of_epoch(max(peak, memory.peak_taken_by_trainer()))
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
         return True
 
 
+_OWN_PEAK = "_peak_mem_mib"  # fairseq shows no meter of such a name
+
+
 def _log_peak_of_epoch(peak: float) -> None:
-    """Logs the most that any worker held in this epoch so far, MiB.
+    """Logs the most that this worker held in this epoch so far, MiB; read of the epoch, the most that any worker held.
 
     fairseq resets the meters of "train" at each epoch's end: an empty one begins a new peak. Weight 0 makes a meter
     show its last value instead of an average.
     """
-    if distributed_utils.get_data_parallel_world_size() > 1:
-        group = distributed_utils.get_data_parallel_group()
-        on = "cuda" if torch.cuda.is_initialized() else "cpu"
-        peak = distributed_utils.all_reduce(torch.tensor([peak], device=on), group, op="max").item()
-    meter = metrics.get_meter("train", "peak_mem_mib")
+    meter = metrics.get_meter("train", _OWN_PEAK)
     if meter is not None and meter.val is not None:
         peak = max(peak, meter.val)
-    metrics.log_scalar("peak_mem_mib", peak, weight=0, round=3)
+    metrics.log_scalar(_OWN_PEAK, peak, weight=0, round=3)
+    metrics.log_derived("peak_mem_mib", _peak_of_epoch, priority=10)
+
+
+def _peak_of_epoch(meters: MetersDict) -> Optional[float]:
+    """The peak in ``meters``; where they are those of "train", the highest of all workers.
+
+    fairseq-train reads "train" once an epoch, on all workers alike, and the others every interval or update: only there
+    may workers wait for each other. A worker without a peak takes part too.
+    """
+    peak = meters[_OWN_PEAK].smoothed_value
+    if meters is not metrics.get_meters("train") or distributed_utils.get_data_parallel_world_size() == 1:
+        return peak
+    on = "cuda" if torch.cuda.is_initialized() else "cpu"
+    peaks = torch.tensor([peak or 0.0], dtype=torch.float64, device=on)
+    return distributed_utils.all_reduce(peaks, distributed_utils.get_data_parallel_group(), op="max").item() or None
