@@ -1,5 +1,6 @@
 """What is logged: ratios of sums over micro-batches and workers, memory by epoch."""
 
+import time
 from types import SimpleNamespace
 
 import fairseq.utils
@@ -233,6 +234,40 @@ def test_peak_memory_on_a_gpu(binarized, tmp_path, monkeypatch):
 
 
 @pytest.mark.cli
+@pytest.mark.parametrize("task", ["gift_translation", "translation"])
+def test_seconds_of_an_update_by_a_clock_that_only_work_moves(binarized, tmp_path, monkeypatch, task):
+    """The n-th forward pass takes n ms, a step 1/4 s; validation and saving are not counted."""
+    seconds, forwards, make_trainer = 0.0, 0, Trainer.__init__
+
+    def tick(more):
+        nonlocal seconds
+        seconds += more
+        return seconds
+
+    def forward(model, _inputs, _output):
+        nonlocal forwards
+        forwards += model.training
+        tick(0.001 * forwards if model.training else 1000.0)
+
+    def init(trainer, *args, **kwargs):
+        make_trainer(trainer, *args, **kwargs)
+        trainer.get_model().register_forward_hook(forward)
+
+    monkeypatch.setattr(Trainer, "__init__", init)
+    monkeypatch.setattr(time, "perf_counter", lambda: tick(1e-9))  # fairseq divides by times
+    step = register_optimizer_step_post_hook(lambda *_: tick(0.25))
+    flags = f"{TRANSFORMER} --task {task} {THREE_UPDATES} --update-freq 2 --max-epoch 2"
+    lines = fairseq_train(binarized, tmp_path, flags)
+    step.remove()
+    # three micro-batches an epoch, two of them in its first update
+    updates = {line["num_updates"]: line["update_seconds"] for line in lines if "update_seconds" in line}
+    assert updates == pytest.approx({1: 0.253, 2: 0.253, 3: 0.259, 4: 0.256})
+    epochs = {line["epoch"]: line["train_update_seconds"] for line in lines if "train_loss" in line}
+    assert epochs == pytest.approx({1: 0.253, 2: 0.2575})
+    assert not any("valid_update_seconds" in line for line in lines)
+
+
+@pytest.mark.cli
 def test_every_measure_is_in_the_log_of_updates_and_epochs(binarized, tmp_path):
     lines = fairseq_train(
         binarized,
@@ -240,7 +275,7 @@ def test_every_measure_is_in_the_log_of_updates_and_epochs(binarized, tmp_path):
         f"{TRANSFORMER} --task gift_translation --criterion gift_recurrent --eval-free-running --max-epoch 1 --no-save",
     )
     measures = {"loss", "nll_loss", "gold_nll_loss", "replaced", "choosing_accuracy", "first_token_accuracy"}
-    measures |= {"rollout_seconds", "mem_mib", "peak_mem_mib"}
+    measures |= {"rollout_seconds", "mem_mib", "peak_mem_mib", "update_seconds"}
     update = next(line for line in lines if "update" in line)
     epoch = next(line for line in lines if "train_loss" in line)
     valid = next(line for line in lines if "valid_loss" in line)

@@ -111,6 +111,21 @@ def test_time_memory_and_forgetting_by_hand(rows):
     assert baseline["gold_nll"] == {}
 
 
+def test_epoch_time_is_of_the_seconds_of_updates_that_the_plugin_measured():
+    """4 updates of 1.25 ms and 6 of 2.5 ms, in epochs of 4: 8 ms, where fairseq logs 0 s; without, fairseq's time."""
+    entries = [{"train_num_updates": 4, "train_train_wall": 0, "train_update_seconds": 0.00125}]
+    entries += [{"train_num_updates": 10, "train_train_wall": 0, "train_update_seconds": 0.0025}]
+    lines = [json.dumps({"epoch": epoch, **entry}) for epoch, entry in enumerate(entries, 1)]
+    log = runs.Log("\n".join([*lines, "done training in 0.1 seconds"]))
+    assert systems.training(SimpleNamespace(log=log), None)["epoch_seconds"] == pytest.approx(0.008)
+    assert systems.training(SimpleNamespace(log=log), 100)["epoch_seconds"] == pytest.approx(0.2)
+    shown = [table.seconds(value).text for value in (None, 0.008, 1.2345, 12.345, 1234.5)]
+    assert shown == ["–", "0.008", "1.23", "12.3", "1,234"]
+    log.train[1] = {"train_num_updates": 10, "train_train_wall": 7}
+    log.train[0]["train_train_wall"] = 3
+    assert systems.training(SimpleNamespace(log=log), None)["epoch_seconds"] == pytest.approx(4)
+
+
 def test_the_last_line_of_an_epoch_counts():
     """An epoch that was begun, then stopped and gone on with, is logged twice; a line without end is left out."""
     epochs = log_line(1, 100, 999, 1, 1) + log_line(1, 100, 50, 200, 300) + log_line(2, 150, 40, 500, 290)

@@ -119,16 +119,17 @@ def training(run: Run, updates_per_epoch: Optional[float]) -> Dict[str, Optional
     """Updates, seconds an epoch, MiB of memory, target tokens a second; None where the log does not say.
 
     An epoch's time is the time in updates (no validation, no saving) per update, times ``updates_per_epoch``: runs
-    that end inside an epoch compare with those that do not. None takes the updates of the run's own first epoch.
+    that end inside an epoch compare with those that do not. None takes the updates of the run's own first epoch. Where
+    the log lacks the seconds of updates (of another criterion), the time is fairseq's own, in whole seconds an epoch.
     Average memory is over all updates; maximum memory is the highest peak of an epoch.
     """
-    log, seconds = run.log, None
-    if log.train and all("train_train_wall" in epoch for epoch in log.train):
-        updates = updates_per_epoch or log.epoch_updates()[0]
-        seconds = sum(epoch["train_train_wall"] for epoch in log.train) / log.train[-1]["train_num_updates"] * updates
+    log = run.log
+    seconds = log.mean("train_update_seconds")  # of an update
+    if seconds is None and log.train and all("train_train_wall" in epoch for epoch in log.train):
+        seconds = sum(epoch["train_train_wall"] for epoch in log.train) / log.train[-1]["train_num_updates"]
     return {
         "updates": log.updates or None,
-        "epoch_seconds": seconds,
+        "epoch_seconds": None if seconds is None else seconds * (updates_per_epoch or log.epoch_updates()[0]),
         "maximum_memory_mib": max((epoch.get("train_peak_mem_mib", 0) for epoch in log.train), default=0) or None,
         **{name: log.mean(key) for name, key in MEASURES.items()},
     }

@@ -32,6 +32,11 @@ def number(value: Optional[float], digits: int = 0, sign: str = "") -> Cell:
     return Cell(DASH) if value is None else Cell(f"{value:{sign},.{digits}f}", value)
 
 
+def seconds(value: Optional[float]) -> Cell:
+    """Three digits, as a bar's label has them: whole seconds from 100 on, milliseconds below 1."""
+    return number(value, 0 if value is None else 3 - sum(value >= limit for limit in (1, 10, 100)))
+
+
 def column_title(column: str) -> str:
     """``test.beam5`` as a reader likes it."""
     name, _, search = column.rpartition(".")
@@ -59,8 +64,9 @@ def results(rows: Sequence[Dict[str, Any]], columns: Sequence[str]) -> Table:
     cells = []
     for row in rows:
         line = [Cell(row["name"]), *(bleu_cell(row["scores"].get(column)) for column in columns)]
-        line += [number(row[key]) for key in ("updates", "epoch_seconds", "average_memory_mib", "maximum_memory_mib")]
-        cells.append([*line, number(row["tokens_per_second"])])
+        line += [number(row["updates"]), seconds(row["epoch_seconds"])]
+        line += [number(row[key]) for key in ("average_memory_mib", "maximum_memory_mib", "tokens_per_second")]
+        cells.append(line)
     return Table("Results", heads, cells)
 
 
