@@ -19,7 +19,7 @@ import math
 from dataclasses import dataclass
 from typing import Callable, Dict
 
-from gift_fairseq.options import UserError
+from gift_fairseq.errors import UserError
 
 UNIT = 10**9  # ratios are added up as whole numbers of this part: 0.1 is a tenth, and rounding moves no update
 
@@ -112,8 +112,8 @@ def parse_schedule(option: str, text: str) -> Schedule:
     except ValueError:
         raise UserError(
             f"{option} is {text}, but must be a number between 0 and 1, or KIND:START:END:N with KIND one of "
-            f"{', '.join(DECAYS)} and N 1 or more: linear:1:0.5:10000, say"
+            f"{', '.join(DECAYS)} and N 1 or more: linear:1:0.5:10000 for example"
         ) from None
     if not (0.0 <= found.start <= 1.0 and 0.0 <= found.end <= 1.0):
-        raise UserError(f"{option} is {text}, but must be between 0 and 1: 0.1, or linear:1:0.5:10000, say")
+        raise UserError(f"{option} is {text}, but must be between 0 and 1: 0.1, or linear:1:0.5:10000 for example")
     return found

@@ -11,10 +11,10 @@ from fairseq.models import FairseqIncrementalDecoder
 from fairseq.models.nat import FairseqNATDecoder
 from torch import Tensor, nn
 
-from gift_fairseq.options import UserError
+from gift_fairseq.errors import UserError
 
 # (gold inputs (B, T), encoder output, further keyword arguments of the call) -> inputs (R, T'), encoder output for them
-InputChooser = Callable[[Tensor, Any, Dict[str, Any]], Tuple[Tensor, Any]]
+Substitution = Callable[[Tensor, Any, Dict[str, Any]], Tuple[Tensor, Any]]
 
 
 def check_model(model: nn.Module) -> None:
@@ -39,21 +39,21 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 @contextlib.contextmanager
-def decoder_reads(decoder: nn.Module, choose_inputs: InputChooser) -> Iterator[None]:
-    """While this is open, ``decoder`` reads ``choose_inputs(...)`` in place of the gold inputs and encoder output.
+def decoder_reads(decoder: nn.Module, substitute: Substitution) -> Iterator[None]:
+    """While this is open, ``decoder`` reads ``substitute(...)`` in place of the gold inputs and encoder output.
 
-    The inputs are chosen once: a model that calls its decoder again in the same forward (``transformer_align`` with
+    The inputs are computed once: a model that calls its decoder again in the same forward (``transformer_align`` with
     full context) reads the same ones.
     """
-    chosen: Optional[Tuple[Tensor, Any]] = None
+    substituted: Optional[Tuple[Tensor, Any]] = None
 
     def swap(_decoder: nn.Module, args: tuple, kwargs: Dict[str, Any]):
-        nonlocal chosen
+        nonlocal substituted
         named = dict(zip(("prev_output_tokens", "encoder_out"), args), **kwargs)
         gold_inputs, encoder_out = named.pop("prev_output_tokens"), named.pop("encoder_out")
-        if chosen is None:
-            chosen = choose_inputs(gold_inputs, encoder_out, dict(named))
-        inputs, encoder_out = chosen
+        if substituted is None:
+            substituted = substitute(gold_inputs, encoder_out, dict(named))
+        inputs, encoder_out = substituted
         return (inputs,), {"encoder_out": encoder_out, **named}
 
     hook = decoder.register_forward_pre_hook(swap, with_kwargs=True)

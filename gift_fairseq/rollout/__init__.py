@@ -4,19 +4,20 @@
 """
 
 from gift_fairseq.rollout.beam import beam
-from gift_fairseq.rollout.choosing import DTYPES, Choice, dtype_named, new_noise, random_choice, scores_of
 from gift_fairseq.rollout.parallel import teacher_forced
-from gift_fairseq.rollout.stepwise import free_running, to_its_end
+from gift_fairseq.rollout.sampling import DTYPES, Sampler, dtype_named, generating, scores_of, seeded, worker_generator
+from gift_fairseq.rollout.stepwise import free_running, until_eos
 
 __all__ = [
     "DTYPES",
-    "Choice",
+    "Sampler",
     "beam",
     "dtype_named",
     "free_running",
-    "new_noise",
-    "random_choice",
+    "generating",
     "scores_of",
+    "seeded",
     "teacher_forced",
-    "to_its_end",
+    "until_eos",
+    "worker_generator",
 ]

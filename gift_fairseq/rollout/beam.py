@@ -8,7 +8,7 @@ from fairseq.search import BeamSearch
 from fairseq.sequence_generator import EnsembleModel, SequenceGenerator
 from torch import Tensor, nn
 
-from gift_fairseq.rollout.choosing import choosing
+from gift_fairseq.rollout.sampling import generating
 from gift_fairseq.substitution import without_layer_states
 
 
@@ -29,8 +29,8 @@ class _EachToItsLength(BeamSearch):
     fairseq has one length for all: what else is in the batch would change a translation that is cut there.
     """
 
-    def __init__(self, words: Dictionary, longest: Tensor):
-        super().__init__(words)
+    def __init__(self, vocabulary: Dictionary, longest: Tensor):
+        super().__init__(vocabulary)
         self.longest = longest
         self.stop_on_max_len = True  # a sentence may have fewer translations than the beam has places
 
@@ -48,7 +48,7 @@ def beam(
     model: nn.Module,
     net_input: Dict[str, Any],
     encoder_out: Any,
-    words: Dictionary,
+    vocabulary: Dictionary,
     size: int,
     longest: Tensor,
     prefix_size: int = 0,
@@ -56,30 +56,30 @@ def beam(
 ) -> Tensor:
     """The ``size`` best translations of each sentence (B size, L), best first, ``</s>`` at the end, then padding.
 
-    ``model`` is not wrapped; ``encoder_out`` is of ``net_input``, whose first ``prefix_size`` gold inputs behind the
-    start symbol are forced; where they are all of a sentence, it ends behind them. A translation has at most
+    ``model`` is not wrapped; ``encoder_out`` is of ``net_input``, whose first ``prefix_size`` gold inputs after the
+    start symbol are forced; where they are all of a sentence, it ends after them. A translation has at most
     ``longest`` (B,) tokens. Where there are fewer than ``size``, the best one comes again. ``dtype`` is that of the
     arithmetic, None the model's own.
     """
     gold_inputs = net_input["prev_output_tokens"]
     prefix = gold_inputs[:, 1 : 1 + prefix_size] if prefix_size else None
     if prefix is not None:
-        forced = prefix.ne(words.pad()).sum(dim=1)
+        forced = prefix.ne(vocabulary.pad()).sum(dim=1)
         longest = torch.where(forced < prefix_size, forced + 1, longest)
-    with choosing(model, gold_inputs.device, dtype):
+    with generating(model, gold_inputs.device, dtype):
         generator = SequenceGenerator(
             _Encoded(model, encoder_out),
-            words,
+            vocabulary,
             beam_size=size,
             max_len_b=int(longest.max()) - 1,  # without </s>
             min_len=0,  # the search sees to it
-            search_strategy=_EachToItsLength(words, longest),
-            tokens_to_suppress=(words[words.bos()],),
+            search_strategy=_EachToItsLength(vocabulary, longest),
+            tokens_to_suppress=(vocabulary[vocabulary.bos()],),
         )
         found = generator.forward({"net_input": net_input}, prefix_tokens=prefix)
     rows: List[Tensor] = []
     for best in found:
         tokens = [hypothesis["tokens"].to(gold_inputs) for hypothesis in best[:size]]
-        tokens = tokens or [gold_inputs.new_tensor([words.eos()])]  # all scores are NaN
+        tokens = tokens or [gold_inputs.new_tensor([vocabulary.eos()])]  # all scores are NaN
         rows += tokens + tokens[:1] * (size - len(tokens))
-    return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=words.pad())
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=vocabulary.pad())

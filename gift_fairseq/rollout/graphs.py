@@ -18,7 +18,7 @@ import torch
 from fairseq.models.transformer import TransformerDecoderBase
 from torch import Tensor, nn
 
-from gift_fairseq.rollout.choosing import Choice
+from gift_fairseq.rollout.sampling import Sampler
 from gift_fairseq.rollout.transformer import TransformerSteps, Weights
 
 logger = logging.getLogger(__name__)
@@ -75,14 +75,14 @@ _rooms: "WeakKeyDictionary[nn.Module, _Room]" = WeakKeyDictionary()
 class StaticSteps(TransformerSteps):
     """:class:`TransformerSteps` whose shapes and addresses do not depend on the position."""
 
-    def __init__(self, decoder: TransformerDecoderBase, encoder_out: Any, order: Tensor, length: int, choose: Choice):
+    def __init__(self, decoder: TransformerDecoderBase, encoder_out: Any, order: Tensor, length: int, sampler: Sampler):
         room = _rooms.get(decoder)
         source = encoder_out["encoder_out"][0].size(0)
         sizes = [_round_up(len(order), ROWS), _round_up(length, POSITIONS), _round_up(source, POSITIONS)]
         if room is not None:
             sizes = [max(size, kept) for size, kept in zip(sizes, (room.rows, room.length, room.source))]
         sizes[1] = min(sizes[1], decoder.max_positions())  # learned positions end there
-        super().__init__(decoder, encoder_out, order, sizes[1], choose)
+        super().__init__(decoder, encoder_out, order, sizes[1], sampler)
         if room is None or not room.fits(self.weights, *sizes):
             room = _rooms[decoder] = _Room(self.weights, self.cross, *sizes)
         self.room = room
@@ -105,7 +105,7 @@ class StaticSteps(TransformerSteps):
         n, room = len(prefix), self.room
         room.tokens[:n] = prefix[:, -1]
         room.position.fill_(prefix.size(1) - 1)
-        self._choose(_round_up(n, ROWS), self._bound(prefix))
+        self._sample(_round_up(n, ROWS), self._bound(prefix))
         return room.chosen[:n]
 
     def logits(self, prefix: Tensor) -> Tensor:
@@ -117,10 +117,10 @@ class StaticSteps(TransformerSteps):
         """Up to which position keys and values are read."""
         return min(_round_up(prefix.size(1), POSITIONS), self.room.length)
 
-    def _choose(self, rows: int, bound: int) -> None:
+    def _sample(self, rows: int, bound: int) -> None:
         """The best tokens of the first ``rows`` rows into the room."""
         with torch.autocast(self.room.tokens.device.type, enabled=False):
-            self.room.chosen[:rows] = self.choose(self._forward(self.room.tokens[:rows], bound))
+            self.room.chosen[:rows] = self.sampler(self._forward(self.room.tokens[:rows], bound))
 
     def _forward(self, tokens: Tensor, bound: int) -> Tensor:
         room = self.room
@@ -141,8 +141,8 @@ class StaticSteps(TransformerSteps):
 class GraphedSteps(StaticSteps):
     """:class:`StaticSteps`, captured and replayed; uncaptured where capture fails, which is logged once."""
 
-    def _choose(self, rows: int, bound: int) -> None:
-        room, key = self.room, (rows, bound, self.source_bound, self.choose)
+    def _sample(self, rows: int, bound: int) -> None:
+        room, key = self.room, (rows, bound, self.source_bound, self.sampler)
         if key not in room.graphs and room.can_capture:
             try:
                 room.graphs[key] = self._captured(rows, bound)
@@ -152,16 +152,16 @@ class GraphedSteps(StaticSteps):
         if key in room.graphs:
             room.graphs[key].replay()
         else:
-            super()._choose(rows, bound)
+            super()._sample(rows, bound)
 
     def _captured(self, rows: int, bound: int) -> "torch.cuda.CUDAGraph":
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # libraries allocate at their first call, which no graph may hold
-            super()._choose(rows, bound)
+            super()._sample(rows, bound)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         pool = next((other.pool() for other in self.room.graphs.values()), None)
         with torch.cuda.graph(graph, pool=pool):
-            super()._choose(rows, bound)
+            super()._sample(rows, bound)
         return graph

@@ -4,7 +4,7 @@ from typing import Any, Dict
 
 from torch import Tensor, nn
 
-from gift_fairseq.rollout.choosing import Choice, scores_of
+from gift_fairseq.rollout.sampling import Sampler, scores_of
 
 
 class IncrementalSteps:
@@ -15,11 +15,11 @@ class IncrementalSteps:
 
     retires_rows = False
 
-    def __init__(self, decoder: nn.Module, encoder_out: Any, order: Tensor, length: int, choose: Choice):
-        self.decoder, self.encoder_out, self.choose = decoder, encoder_out, choose
+    def __init__(self, decoder: nn.Module, encoder_out: Any, order: Tensor, length: int, sampler: Sampler):
+        self.decoder, self.encoder_out, self.sampler = decoder, encoder_out, sampler
         self.incremental_state: Dict[str, Any] = {}
 
     def next_tokens(self, prefix: Tensor) -> Tensor:
-        """The tokens chosen (B,) behind ``prefix`` (B, t + 1); all but its last column was read before."""
+        """The next tokens (B,) after ``prefix`` (B, t + 1); all but its last column was read before."""
         output = self.decoder.forward(prefix, encoder_out=self.encoder_out, incremental_state=self.incremental_state)
-        return self.choose(scores_of(self.decoder, output)[:, -1])
+        return self.sampler(scores_of(self.decoder, output)[:, -1])

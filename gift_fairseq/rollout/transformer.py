@@ -25,7 +25,7 @@ from fairseq.modules.transformer_layer import TransformerDecoderLayer, Transform
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gift_fairseq.rollout.choosing import Choice
+from gift_fairseq.rollout.sampling import Sampler
 
 
 def not_supported(decoder: nn.Module) -> Optional[str]:
@@ -82,7 +82,7 @@ class Linear(NamedTuple):
 
 
 class Norm(NamedTuple):
-    """What ``F.layer_norm`` takes behind its input."""
+    """What ``F.layer_norm`` takes after its input."""
 
     shape: Tuple[int, ...]
     weight: Optional[Tensor]
@@ -211,11 +211,11 @@ class TransformerSteps:
 
     retires_rows = True
 
-    def __init__(self, decoder: TransformerDecoderBase, encoder_out: Any, order: Tensor, length: int, choose: Choice):
+    def __init__(self, decoder: TransformerDecoderBase, encoder_out: Any, order: Tensor, length: int, sampler: Sampler):
         device, dtype = order.device.type, decoder.output_projection.weight.dtype
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
-        self.choose = choose
+        self.sampler = sampler
         with torch.autocast(device, enabled=False):
             self.weights = _Reader(dtype).decoder(decoder, length)
             source = encoder_out["encoder_out"][0].to(dtype).index_select(1, order).transpose(0, 1).contiguous()
@@ -239,11 +239,11 @@ class TransformerSteps:
         return [cross.new_empty(2, rows, cross.size(2), length, cross.size(4)) for cross in self.cross]
 
     def next_tokens(self, prefix: Tensor) -> Tensor:
-        """The tokens chosen (n,) behind ``prefix`` (n, t + 1), whose last column is read now.
+        """The next tokens (n,) after ``prefix`` (n, t + 1), whose last column is read now.
 
         The n rows, the first of B, must have read the columns before in the same order.
         """
-        return self.choose(self.logits(prefix))
+        return self.sampler(self.logits(prefix))
 
     def keep(self, rows: Tensor) -> None:
         """From now on only ``rows`` (m,) of the n rows are computed, in this order."""
@@ -253,7 +253,7 @@ class TransformerSteps:
             self.source_mask = self.source_mask.index_select(0, rows)
 
     def logits(self, prefix: Tensor) -> Tensor:
-        """What :meth:`next_tokens` chooses by, (n, V)."""
+        """The scores (n, V) by which :meth:`next_tokens` takes them."""
         with torch.autocast(prefix.device.type, enabled=False):
             return self._forward(prefix[:, -1], prefix.size(1) - 1)
 

@@ -11,14 +11,22 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from fairseq.utils import split_paths
 from omegaconf import II
 from torch import Tensor, nn
-from torch.nn import functional
 
-from gift_fairseq import finetune_flags, rollout
-from gift_fairseq.checkpoints import check_checkpoint
-from gift_fairseq.evaluation import oracle
-from gift_fairseq.options import UserError
-from gift_fairseq.prefixes import behind, forbidden_ids
+from gift_fairseq import rollout
+from gift_fairseq.checkpoints import flags as finetune_flags
+from gift_fairseq.checkpoints.files import check_checkpoint
+from gift_fairseq.errors import UserError, one_sentence
+from gift_fairseq.metrics import OTHERS
+from gift_fairseq.objectives import oracle
+from gift_fairseq.prefixes import tensors
+from gift_fairseq.prefixes.free_running import until_eos
+from gift_fairseq.prefixes.source import Symbols
 from gift_fairseq.substitution import check_model, decoder_reads
+
+OTHERS.update(
+    teacher_forced_accuracy="validation: share of right tokens after gold prefixes, %",
+    free_running_accuracy="validation: share of right tokens in greedy hypotheses, by the oracle, %",
+)
 
 
 @dataclass
@@ -26,7 +34,7 @@ class GiftTranslationConfig(TranslationConfig):
     eval_free_running: bool = field(
         default=False,
         metadata={
-            "help": "in validation, also report the share of right tokens in the decoder's own greedy output "
+            "help": "in validation, also report the share of oracle-optimal tokens in the decoder's own greedy output "
             "(free_running_accuracy, %%; right is what keeps the achievable edit distance to the reference) beside "
             "the share when it reads the reference (teacher_forced_accuracy, %%); default: off"
         },
@@ -47,8 +55,9 @@ class GiftTranslationTask(TranslationTask):
     cfg: GiftTranslationConfig
 
     @classmethod
+    @one_sentence()
     def setup_task(cls, cfg: GiftTranslationConfig, from_checkpoint: bool = False, **kwargs):
-        """As the parent's; :class:`UserError` if the data or a checkpoint that the options name is not usable."""
+        """As the parent's; one sentence if the data or a checkpoint that the options name is not usable."""
         try:
             task = super().setup_task(cfg, **kwargs)
         except FileNotFoundError as error:
@@ -66,8 +75,9 @@ class GiftTranslationTask(TranslationTask):
     def _check_checkpoint(self, option: str, path: str) -> None:
         check_checkpoint(option, path, self.source_dictionary, self.target_dictionary)
 
+    @one_sentence()
     def load_dataset(self, split, epoch=1, combine=False, **kwargs):
-        """As the parent's; :class:`UserError` if the split is missing or has no sentence."""
+        """As the parent's; one sentence if the split is missing or has no sentence."""
         try:
             super().load_dataset(split, epoch, combine, **kwargs)
         except FileNotFoundError:
@@ -77,8 +87,9 @@ class GiftTranslationTask(TranslationTask):
                 raise
             raise UserError(f"split '{split}' in {self.cfg.data} is empty") from None
 
+    @one_sentence()
     def build_model(self, cfg, from_checkpoint=False):
-        """As the parent's; :class:`UserError` if the strategies cannot work with such a model."""
+        """As the parent's; one sentence if the strategies cannot work with it, or it is not the checkpoint's model."""
         arch = getattr(cfg, "arch", None) or getattr(cfg, "_name", None)
         if issubclass(ARCH_MODEL_REGISTRY.get(arch, object), FairseqLanguageModel):  # building one here would fail
             raise UserError(f"--arch is {arch}, which has only a decoder: use an autoregressive encoder-decoder")
@@ -101,14 +112,15 @@ class GiftTranslationTask(TranslationTask):
         """
         if not self.cfg.eval_free_running:
             return super().valid_step(sample, model, criterion)
-        target, prefix_size = sample["target"], getattr(criterion, "ignore_prefix_size", 0)
+        target = sample["target"]
+        symbols = Symbols.of(self.target_dictionary, getattr(criterion, "ignore_prefix_size", 0))
         predicted: List[Tensor] = []
         free_running: List[Tuple[Tensor, Tensor]] = []
 
         def roll_out(gold_inputs: Tensor, encoder_out: Any, _extra: Dict[str, Any]) -> Tuple[Tensor, Any]:
-            tokens = self._hypotheses(model.decoder, gold_inputs, encoder_out, target, prefix_size)
-            inputs = behind(gold_inputs[:, 0], tokens, self.target_dictionary.pad())
-            optimal = oracle.optimal_next(inputs, target, self.target_dictionary.pad())
+            tokens = _hypotheses(model.decoder, gold_inputs, encoder_out, target, symbols)
+            inputs = tensors.after(gold_inputs[:, 0], tokens, symbols.pad)
+            optimal = oracle.optimal_next(inputs, target, symbols.pad)
             free_running.append((tokens, oracle.contains(optimal, target, tokens)))
             return gold_inputs, encoder_out
 
@@ -117,32 +129,12 @@ class GiftTranslationTask(TranslationTask):
 
         with decoder_reads(model.decoder, roll_out), model.decoder.register_forward_hook(keep_predictions):
             loss, sample_size, log = super().valid_step(sample, model, criterion)
-        readings = {"teacher_forced": (target, predicted[0].eq(target)), "free_running": free_running[0]}
-        for name, (tokens, right) in readings.items():
-            scored = tokens.ne(self.target_dictionary.pad())
-            scored[:, :prefix_size] = False
+        decoded = {"teacher_forced": (target, predicted[0].eq(target)), "free_running": free_running[0]}
+        for name, (tokens, right) in decoded.items():
+            scored = tokens.ne(symbols.pad)
+            scored[:, : symbols.ignored] = False
             log.update({f"n_{name}": scored.sum(), f"n_{name}_right": (right & scored).sum()})
         return loss, sample_size, log
-
-    def _hypotheses(
-        self, decoder: nn.Module, gold_inputs: Tensor, encoder_out: Any, target: Tensor, prefix_size: int
-    ) -> Tensor:
-        """Greedy hypotheses (B, L), each to its ``</s>``, or cut at twice the length of the reference and 10 tokens.
-
-        They begin with the ignored prefix of ``gold_inputs`` (B, T). Like those of fairseq's generator, which the
-        exposure measurement takes, none has ``</s>`` as its first token.
-        """
-        padding_idx, eos = self.target_dictionary.pad(), self.target_dictionary.eos()
-        forbidden = forbidden_ids(self.target_dictionary)
-        later = rollout.Choice(tuple(token for token in forbidden if token != eos))
-        choices = itertools.chain([rollout.Choice(forbidden)], itertools.repeat(later))
-        start = gold_inputs[:, : 1 + prefix_size]
-        # where all references are shorter than the prefix, padding ends the rows, as it does the shorter ones elsewhere
-        start = functional.pad(start, (0, 1 + prefix_size - start.size(1)), value=padding_idx)
-        longest = (2 * target.ne(padding_idx).sum(dim=1) + 10).clamp(max=decoder.max_positions())
-        return rollout.to_its_end(
-            decoder, start, encoder_out, lambda scores: next(choices)(scores), eos, padding_idx, longest
-        )
 
     def reduce_metrics(self, logging_outputs, criterion):
         super().reduce_metrics(logging_outputs, criterion)
@@ -152,3 +144,16 @@ class GiftTranslationTask(TranslationTask):
             )
             if tokens > 0:
                 metrics.log_scalar(f"{name}_accuracy", 100.0 * right / tokens, tokens, round=2)
+
+
+def _hypotheses(decoder: nn.Module, gold_inputs: Tensor, encoder_out: Any, target: Tensor, symbols: Symbols) -> Tensor:
+    """Greedy hypotheses (B, L), each until ``</s>``, or cut at twice the length of the reference and 10 tokens.
+
+    They begin with the ignored prefix of ``gold_inputs`` (B, T). Like those of fairseq's generator, which the exposure
+    measurement takes, none has ``</s>`` as its first token.
+    """
+    samplers = itertools.chain(
+        [rollout.Sampler(symbols.forbidden)], itertools.repeat(rollout.Sampler(symbols.forbidden_but_eos))
+    )
+    longest = (2 * target.ne(symbols.pad).sum(dim=1) + 10).clamp(max=decoder.max_positions())
+    return until_eos(decoder, gold_inputs, encoder_out, lambda scores: next(samplers)(scores), symbols, longest)

@@ -1,7 +1,7 @@
-"""The flags of fairseq-train that go on with a checkpoint as it was trained, for ``scripts/finetune.sh``.
+"""The flags of fairseq-train that go on with a checkpoint as it was trained.
 
-``python -m gift_fairseq.finetune_flags --data DIR --from FILE`` prints them, a word a line: the checkpoint's
-architecture and its options, label smoothing, batch size and Adam's settings, and half its peak learning rate.
+They are its architecture and the options of it, label smoothing, batch size and Adam's settings, and half its peak
+learning rate.
 """
 
 import argparse
@@ -17,8 +17,8 @@ from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from gift_fairseq.checkpoints import check_checkpoint, read_checkpoint
-from gift_fairseq.options import UserError
+from gift_fairseq.checkpoints.files import check_checkpoint, read_checkpoint
+from gift_fairseq.errors import UserError
 
 SETTINGS = {  # where fairseq keeps the settings of a training that fine-tuning takes over
     "label_smoothing": "criterion",
@@ -82,7 +82,7 @@ def check_dictionaries(path: str, data: Path, before: Path, languages: List[str]
         if then.is_file() and Dictionary.load(str(now)).symbols != Dictionary.load(str(then)).symbols:
             raise UserError(
                 f"--from is {path}, which was trained with {then}, but {now} has other words or another order: "
-                "binarize the data with the checkpoint's dictionaries (--dictionary of scripts/prepare.sh)"
+                "binarize the data with the checkpoint's dictionaries (--dictionary of gift prepare)"
             )
 
 
@@ -179,7 +179,7 @@ def flags_of(path: str, data: Path) -> List[str]:
     """The flags for the checkpoint ``path`` on ``data``; :class:`UserError` if they do not fit each other."""
     languages = infer_language_pair(str(data)) if data.is_dir() else (None, None)
     if None in languages:
-        raise UserError(f"--data is {data}, but that is no data folder: prepare one with scripts/prepare.sh")
+        raise UserError(f"--data is {data}, but that is no data folder: prepare one with gift prepare")
     read_checkpoint("--from", path)
     check_checkpoint("--from", path, *(Dictionary.load(str(data / f"dict.{language}.txt")) for language in languages))
     cfg = load_checkpoint_to_cpu(path)["cfg"]
@@ -189,16 +189,3 @@ def flags_of(path: str, data: Path) -> List[str]:
     if arch not in ARCH_MODEL_REGISTRY:
         raise UserError(f"--from is {path}, whose architecture {arch} is not fairseq's own: use fairseq-train itself")
     return [word for words in model_flags(arch, values).values() for word in words] + training_flags(cfg)
-
-
-def main(args=None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m gift_fairseq.finetune_flags", description=__doc__.split("\n")[0])
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="data folder of fairseq")
-    parser.add_argument("--from", required=True, dest="checkpoint", metavar="FILE", help="the checkpoint to go on with")
-    options = parser.parse_args(args)
-    for word in flags_of(options.checkpoint, options.data):
-        print(word)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""The state in which tokens are chosen, what they are chosen by, and how."""
+"""How a token is taken by its scores, and the state of the decoder in which tokens are generated."""
 
 import contextlib
 from typing import Any, Iterator, NamedTuple, Optional, Tuple
@@ -7,28 +7,28 @@ import torch
 from fairseq.distributed import utils as distributed_utils
 from torch import Tensor, nn
 
-from gift_fairseq.options import check_choice
+from gift_fairseq.errors import check_choice
 
 
-class Choice(NamedTuple):
-    """How the next token is chosen by its scores: the best one, or one drawn from their softmax.
+class Sampler(NamedTuple):
+    """How the next token is taken by its scores: the argmax, or a sample from their softmax.
 
-    Drawn is with probability ``softmax(scores / temperature)``, of the ``top_k`` best only unless that is 0;
-    temperature 0 is the best one. Adding Gumbel noise to the scores and taking the best (Zhang et al. 2019, Bridging
-    the Gap between Training and Inference for Neural Machine Translation, section 3.2.1) is such a draw, of
-    temperature 1: noise of scale T draws from ``softmax(scores / T)``. ``noise`` is the generator that draws, on the
+    A token is sampled with probability ``softmax(scores / temperature)``, of the ``top_k`` best only unless that is 0;
+    temperature 0 is the argmax. Adding Gumbel noise to the scores and taking the best (Zhang et al. 2019, Bridging
+    the Gap between Training and Inference for Neural Machine Translation, section 3.2.1) is sampling at
+    temperature 1: noise of scale T samples from ``softmax(scores / T)``. ``noise`` is the random generator, on the
     device of the scores.
     """
 
-    forbidden: Tuple[int, ...] = ()  # never chosen
+    forbidden: Tuple[int, ...] = ()  # never taken
     temperature: float = 0.0
     top_k: int = 0
     noise: Optional[torch.Generator] = None
 
     def __call__(self, scores: Tensor) -> Tensor:
-        """The tokens (...) chosen by ``scores`` (..., V), in which the forbidden ones are overwritten.
+        """The tokens (...) taken by ``scores`` (..., V), in which the forbidden ones are overwritten.
 
-        The mask is minus infinity, which every floating type has, and comes before the choice.
+        The mask is minus infinity, which every floating type has, and comes before the argmax.
         """
         for token in self.forbidden:  # a fill each: indexing with a list would copy it to the device every time
             scores[..., token] = float("-inf")
@@ -36,23 +36,23 @@ class Choice(NamedTuple):
             return scores.argmax(dim=-1)
         if 0 < self.top_k < scores.size(-1):
             best, candidates = scores.topk(self.top_k, dim=-1)
-            return candidates.gather(-1, self._draw(best).unsqueeze(-1)).squeeze(-1)
-        return self._draw(scores)
+            return candidates.gather(-1, self._sample(best).unsqueeze(-1)).squeeze(-1)
+        return self._sample(scores)
 
-    def _draw(self, scores: Tensor) -> Tensor:
+    def _sample(self, scores: Tensor) -> Tensor:
         """By the inverse of the cumulative distribution: one random number a row, where Gumbel noise takes V."""
         cumulative = (scores.float() / self.temperature).softmax(dim=-1).cumsum(dim=-1)
         total = cumulative[..., -1:]
         point = torch.rand(total.shape, generator=self.noise, device=scores.device) * total
-        point = torch.minimum(point, total.nextafter(torch.zeros_like(total)))  # rounded up it would lie behind all
-        drawn = torch.searchsorted(cumulative, point, right=True).squeeze(-1)
-        return drawn.clamp(max=scores.size(-1) - 1)  # behind all only where scores are no numbers
+        point = torch.minimum(point, total.nextafter(torch.zeros_like(total)))  # rounded up it would lie past the last
+        tokens = torch.searchsorted(cumulative, point, right=True).squeeze(-1)
+        return tokens.clamp(max=scores.size(-1) - 1)  # past the last only where scores are no numbers
 
 
-def new_noise(device: torch.device) -> torch.Generator:
+def worker_generator(device: torch.device) -> torch.Generator:
     """A generator on ``device``, seeded by torch's random stream, which goes on by that, and the worker's rank.
 
-    Rollouts leave the stream as they found it (:func:`choosing`), so draws from the stream itself would come again as
+    Rollouts leave the stream as they found it (:func:`generating`), so draws from the stream itself would come again as
     the dropout of the pass that is trained on. fairseq seeds the stream of all workers alike; without the rank they
     would draw the same numbers for different sentences.
     """
@@ -62,9 +62,9 @@ def new_noise(device: torch.device) -> torch.Generator:
     return torch.Generator(device).manual_seed(seed)
 
 
-def random_choice(choice: Choice, device: torch.device) -> Choice:
-    """``choice`` with :func:`new_noise` of its own, if it draws."""
-    return choice if choice.temperature == 0 else choice._replace(noise=new_noise(device))
+def seeded(sampler: Sampler, device: torch.device) -> Sampler:
+    """``sampler`` with a :func:`worker_generator` of its own, if it samples."""
+    return sampler if sampler.temperature == 0 else sampler._replace(noise=worker_generator(device))
 
 
 DTYPES = {"model": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -76,7 +76,7 @@ def dtype_named(name: str) -> Optional[torch.dtype]:
 
 
 @contextlib.contextmanager
-def choosing(decoder: nn.Module, device: torch.device, dtype: Optional[torch.dtype] = None) -> Iterator[None]:
+def generating(decoder: nn.Module, device: torch.device, dtype: Optional[torch.dtype] = None) -> Iterator[None]:
     """No gradient and no dropout in the decoder; afterwards training flags, random stream and autocast are as before.
 
     ``dtype`` opens autocast to that type; None leaves it as it is. Autocast keeps the half-precision copies of weights

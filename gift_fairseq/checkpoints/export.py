@@ -1,4 +1,4 @@
-"""A checkpoint for programs that do not know this plugin: ``python -m gift_fairseq.export CHECKPOINT OUT``.
+"""A checkpoint for programs that do not know this plugin.
 
 What training added to the options (task, criterion, folders of the machine) is replaced by fairseq's own, and the
 optimizer's state is left out. The options become an :class:`Options`, so that torch's safe unpickler loads the file
@@ -15,7 +15,7 @@ from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEn
 from fairseq.tasks.translation import TranslationConfig
 from omegaconf import OmegaConf
 
-from gift_fairseq.checkpoints import read_checkpoint, write_checkpoint
+from gift_fairseq.checkpoints.files import read_checkpoint, write_checkpoint
 
 # options that name files and machines of the training
 FORGOTTEN = ("user_dir", "data", "save_dir", "log_file", "finetune_from_model", "tensorboard_logdir", "wandb_project")
@@ -56,15 +56,8 @@ def export(state: Dict[str, Any]) -> Dict[str, Any]:
     return {**kept, "args": None, "cfg": {**cfg, "model": options_of(model)}, "extra_state": extra, "task_state": {}}
 
 
-def main(args=None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m gift_fairseq.export", description=__doc__.split("\n")[0])
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint of fairseq, with or without this plugin")
-    parser.add_argument("out", metavar="OUT", help="the file to write")
-    options = parser.parse_args(args)
-    read_checkpoint("CHECKPOINT", options.checkpoint)  # or one sentence
-    Path(options.out).parent.mkdir(parents=True, exist_ok=True)
-    write_checkpoint(export(load_checkpoint_to_cpu(options.checkpoint)), options.out)
-
-
-if __name__ == "__main__":
-    main()
+def write_export(checkpoint: Path, out: Path) -> None:
+    """:func:`export` of the file ``checkpoint`` as the file ``out``; :class:`UserError` if it cannot be read."""
+    read_checkpoint("CHECKPOINT", str(checkpoint))  # or one sentence
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(export(load_checkpoint_to_cpu(str(checkpoint))), str(out))

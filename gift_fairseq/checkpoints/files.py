@@ -9,17 +9,12 @@ from typing import Any, Dict
 import torch
 from fairseq.data import Dictionary
 
-from gift_fairseq.files import written_whole
-from gift_fairseq.options import UserError
+from gift_fairseq.errors import UserError
+from gift_fairseq.io import written_whole
 
-
-def allow_fairseq_checkpoints() -> None:
-    """Lets torch's safe unpickler load fairseq checkpoints, and refuse any code in them.
-
-    A fairseq checkpoint holds one thing outside the unpickler's safe set: an ``argparse.Namespace`` of options.
-    ``weights_only=False`` would load it too, and run whatever code a downloaded file carries.
-    """
-    torch.serialization.add_safe_globals([argparse.Namespace])
+# A fairseq checkpoint holds one thing outside the safe set of torch's unpickler: an argparse.Namespace of options.
+# weights_only=False would load it too, and run whatever code a downloaded file carries.
+torch.serialization.add_safe_globals([argparse.Namespace])
 
 
 def read_checkpoint(option: str, path: str) -> Dict[str, Any]:

@@ -1,13 +1,12 @@
 """Decoder inputs as pure tensor functions.
 
 ``B`` sentences, ``T`` target positions, padded on the right. ``gold_inputs`` (B, T) is fairseq's
-``prev_output_tokens``: the start symbol ``</s>`` in column 0 and the target shifted by one behind it.
+``prev_output_tokens``: the start symbol ``</s>`` in column 0 and the target shifted by one after it.
 """
 
-from typing import Tuple
+from typing import Any, Dict
 
 import torch
-from fairseq.data import Dictionary
 from torch import Tensor
 from torch.nn import functional
 
@@ -15,7 +14,7 @@ from torch.nn import functional
 def replaceable(gold_inputs: Tensor, padding_idx: int, ignore_prefix_size: int = 0) -> Tensor:
     """Mask (B, T), True where an input may be replaced by the model's own token.
 
-    The start symbol, the ``ignore_prefix_size`` inputs behind it (language tags: fairseq's
+    The start symbol, the ``ignore_prefix_size`` inputs after it (language tags: fairseq's
     ``--ignore-prefix-size`` takes no loss on them) and padding stay what they are.
     """
     mask = gold_inputs.ne(padding_idx)
@@ -36,19 +35,25 @@ def replace(gold_inputs: Tensor, predictions: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, shift(predictions), gold_inputs)
 
 
-def forbidden_ids(words: Dictionary) -> Tuple[int, int, int]:
-    """What a decoder never reads as a token of its own: ``<pad>``, ``</s>``, ``<s>``."""
-    return words.pad(), words.eos(), words.bos()
+def replacement_log(gold_inputs: Tensor, predictions: Tensor, mask: Tensor, symbols: Any) -> Dict[str, Tensor]:
+    """How many inputs were replaced, and how many of all that could have been were predicted right.
 
-
-def behind(start: Tensor, tokens: Tensor, padding_idx: int) -> Tensor:
-    """Inputs (R, L) of a decoder that goes on with ``tokens`` (R, L): ``start`` (R,), then each token behind its own.
-
-    Padding where there is no token to go on with: the last token of a row is not read. A row without tokens keeps its
-    start: attention over nothing but padding is no number.
+    ``symbols`` has the ``pad`` and ``ignored`` of :class:`~gift_fairseq.prefixes.source.Symbols`; the others as in
+    :func:`replace`.
     """
-    behind_start = tokens[:, :-1].masked_fill(tokens[:, 1:].eq(padding_idx), padding_idx)
-    return torch.cat([start.unsqueeze(1), behind_start], dim=1)
+    candidates = replaceable(gold_inputs, symbols.pad, symbols.ignored)
+    right = shift(predictions).eq(gold_inputs) & candidates
+    return {"n_replaced": mask.sum(), "n_chosen": candidates.sum(), "n_chosen_right": right.sum()}
+
+
+def after(start: Tensor, tokens: Tensor, padding_idx: int) -> Tensor:
+    """Inputs (R, L) of a decoder that reads ``tokens`` (R, L): ``start`` (R,), then each token one position later.
+
+    The last token of a row is not read. A row without tokens keeps its start: attention over nothing but padding is not
+    a number.
+    """
+    read = tokens[:, :-1].masked_fill(tokens[:, 1:].eq(padding_idx), padding_idx)
+    return torch.cat([start.unsqueeze(1), read], dim=1)
 
 
 def stack(one: Tensor, other: Tensor, padding_idx: int) -> Tensor:

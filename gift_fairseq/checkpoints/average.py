@@ -1,18 +1,17 @@
-"""The mean of checkpoints: ``python -m gift_fairseq.average --out FILE CHECKPOINT...``.
+"""The mean of checkpoints.
 
 A model of averaged parameters translates often better than the last one (Vaswani et al. 2017 average five). The file is
 the newest of the checkpoints with the mean in place of its model and without the optimizer's state.
 """
 
-import argparse
 import re
 from pathlib import Path
 from typing import Any, Dict, List
 
 import torch
 
-from gift_fairseq.checkpoints import read_checkpoint, write_checkpoint
-from gift_fairseq.options import UserError, check_at_least
+from gift_fairseq.checkpoints.files import read_checkpoint, write_checkpoint
+from gift_fairseq.errors import UserError, check_at_least
 
 
 def average(paths: List[Path]) -> Dict[str, Any]:
@@ -50,21 +49,7 @@ def last_epochs(folder: Path, number: int) -> List[Path]:
     return [path for _, path in epochs[-number:]]
 
 
-def main(args=None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m gift_fairseq.average", description=__doc__.split("\n")[0])
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the checkpoint to write")
-    parser.add_argument("--last", type=int, metavar="N", help="average the newest N epochs of the one folder given")
-    parser.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT", help="a file; with --last, a folder")
-    options = parser.parse_args(args)
-    paths = options.checkpoints
-    if options.last is not None:
-        if len(paths) > 1 or not paths[0].is_dir():
-            raise UserError(f"CHECKPOINT is {' '.join(map(str, paths))}, but with --last it must be one folder")
-        paths = last_epochs(paths[0], options.last)
+def write_average(paths: List[Path], out: Path) -> None:
+    """The mean of ``paths`` as the checkpoint ``out``; see :func:`average`."""
     with torch.no_grad():
-        write_checkpoint(average(paths), str(options.out))
-    print(f"{options.out} is the mean of {', '.join(path.name for path in paths)}")
-
-
-if __name__ == "__main__":
-    main()
+        write_checkpoint(average(paths), str(out))

@@ -19,13 +19,13 @@ UNKNOWN_IN_HYPOTHESIS, UNKNOWN_IN_REFERENCE = "\ue000", "\ue001"
 class SentenceCost:
     """``1 - score`` from 0 (the reference itself) to 1, by sacreBLEU's BLEU or chrF2 on whole words.
 
-    Text is put together from the subwords of ``words``: sentencepiece's or subword-nmt's where its entries look like
-    them, else they are words. BLEU's tokens are sacreBLEU's (13a). What is unknown is never right.
+    Text is put together from the subwords of ``vocabulary``: sentencepiece's or subword-nmt's where its entries look
+    like them, else they are words. BLEU's tokens are sacreBLEU's (13a). What is unknown is never right.
     """
 
-    def __init__(self, metric: str, words: Dictionary):
-        self.metric, self.words = METRICS[metric](), words
-        self.subwords = subwords_of(words.symbols)
+    def __init__(self, metric: str, vocabulary: Dictionary):
+        self.metric, self.vocabulary = METRICS[metric](), vocabulary
+        self.subwords = subwords_of(vocabulary.symbols)
 
     def costs(self, hypotheses: Sequence[Sequence[int]], references: Sequence[Sequence[int]]) -> List[float]:
         """The cost of each of ``hypotheses`` against the reference beside it, both ids, with or without ``</s>``."""
@@ -41,9 +41,9 @@ class SentenceCost:
 
     def text(self, tokens: Sequence[int], unknown: str) -> str:
         """``tokens`` as text, ``unknown`` standing for what is not in the dictionary; padding is left out."""
-        pad = self.words.pad()
+        pad = self.vocabulary.pad()
         kept = [token for token in tokens if token != pad]
-        return post_process(self.words.string(kept, unk_string=unknown), self.subwords)
+        return post_process(self.vocabulary.string(kept, unk_string=unknown), self.subwords)
 
 
 def subwords_of(symbols: Sequence[str]) -> str:

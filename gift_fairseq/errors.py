@@ -1,0 +1,66 @@
+"""A user's mistake, and the checks of what a user gave.
+
+Library code raises :class:`UserError`. Where a user's command begins (the command line; fairseq making a task or a
+criterion) :func:`one_sentence` turns it into one line on stderr and exit status 1.
+"""
+
+import contextlib
+import io
+import math
+from typing import Collection, Iterator
+
+
+class UserError(ValueError):
+    """A mistake that the user can correct. Its text is one sentence: the option, its value, and what is allowed."""
+
+
+@contextlib.contextmanager
+def one_sentence(program: str = "gift_fairseq") -> Iterator[None]:
+    """A :class:`UserError` inside ends the program with its sentence and status 1, without a traceback.
+
+    ``SystemExit`` is no ``Exception``: fairseq's trainer answers every ``Exception`` with a ``crash.pt`` checkpoint.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise SystemExit(f"{program}: error: {error}") from None
+
+
+@contextlib.contextmanager
+def fairseq_reads(program: str) -> Iterator[None]:
+    """Where fairseq's parser of options, called inside, ends the program: its own sentence as a :class:`UserError`."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            yield
+    except SystemExit:
+        last = said.getvalue().strip().split("\n")[-1]
+        raise UserError(f"{program}: {last.split('error: ')[-1]}") from None
+
+
+def check_ratio(option: str, value: float) -> float:
+    """``value`` if it lies in [0, 1]; otherwise (NaN too) :class:`UserError`."""
+    if not 0.0 <= value <= 1.0:
+        raise UserError(f"{option} is {value}, but must be between 0 and 1")
+    return value
+
+
+def check_at_least(option: str, value: float, least: float) -> float:
+    """``value`` if it is not below ``least``; otherwise (NaN too) :class:`UserError`."""
+    if not value >= least:
+        raise UserError(f"{option} is {value}, but must be {least} or more")
+    return value
+
+
+def check_above(option: str, value: float, bound: float) -> float:
+    """``value`` if it is above ``bound`` and finite; otherwise (NaN too) :class:`UserError`."""
+    if not bound < value < math.inf:
+        raise UserError(f"{option} is {value}, but must be above {bound} and finite")
+    return value
+
+
+def check_choice(option: str, value: str, allowed: Collection[str]) -> str:
+    """``value`` if it is one of ``allowed``; otherwise :class:`UserError`."""
+    if value not in allowed:
+        raise UserError(f"{option} is {value}, but must be one of {', '.join(allowed)}")
+    return value

@@ -1,0 +1,1 @@
+"""What is descended after a prefix: pure tensor functions, and the objectives that wire options to them."""

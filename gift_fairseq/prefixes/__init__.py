@@ -1,0 +1,1 @@
+"""What the decoder reads in training: sources of prefixes, and the tensor functions they are made of."""
