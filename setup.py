@@ -14,11 +14,10 @@ setup(
     python_requires=">=3.9",
     packages=find_packages(include=["gift_fairseq", "gift_fairseq.*"]),
     package_data={"gift_fairseq.report": ["page.html", "page.css", "page.js"]},
+    entry_points={"console_scripts": ["gift = gift_fairseq.cli:main"]},
+    # and torch 2.6 or newer and fairseq, which an environment has or scripts/setup_env.sh puts there: naming them here
+    # would replace a build of them that a user chose
     install_requires=[
-        # the registry's fairseq cannot be imported on Python 3.11 and later; fairseq-fixed has the same import name
-        'fairseq-fixed==0.12.3.1; python_version >= "3.11"',
-        'fairseq==0.12.2; python_version < "3.11"',
-        "torch>=2.6",  # the safe unpickler with its list of allowed classes is the default from here on
         "matplotlib>=3.7",
         "psutil>=5.9",
         "sacrebleu>=2.3",

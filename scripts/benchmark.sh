@@ -1,13 +1,10 @@
 #!/usr/bin/env bash
-# What the strategies cost: an update of each, and of peers, interleaved on the same batches; how rollouts grow.
+# What the strategies cost: an update of each, and of peers, on the same batches; how rollouts grow.
 #
-#   bash scripts/benchmark.sh [--device cpu|cuda] [--arch NAME] [--json FILE] [OPTIONS] [-- FLAGS OF FAIRSEQ'S MODEL]
+#   bash scripts/benchmark.sh [OPTIONS] [-- FLAGS OF FAIRSEQ-TRAIN FOR THE MODEL]
 #
-# Needs what scripts/setup_env.sh sets up. All options: python -m gift_fairseq.benchmark --help
+# All options: bash scripts/benchmark.sh --help
 
-set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-
-case "${1:-}" in -h | --help) usage "$0"; exit 0 ;; esac
 environment
-tool benchmark "$@"
+exec python -m gift_fairseq benchmark "$@"

@@ -11,33 +11,21 @@
 #
 # Run again, it resumes and skips what is done.
 
-set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/common.sh"
 
 RAW='' OUT="$PROJECT/runs/multi30k" SEEDS="1 2 3" UPDATES=1000 WARMUP=400
-options "--raw --out --seeds --updates --warmup" '' fairseq-train "$@"
-no_files
-needed RAW
-whole 1 UPDATES
+options "--raw --out --seeds --updates --warmup" '' "$@"
+[ -n "$RAW" ] || fail "--raw is needed; see --help"
+DATA="$OUT/prepared/data" BASELINE="$OUT/runs/baseline"
 
 bash "$PROJECT/scripts/setup_env.sh"
-
-mkdir -p "$OUT/text"
-for language in en de; do
-    for names in train:train val:valid test_2016_flickr:test_2016_flickr; do
-        raw="$RAW/${names%:*}.$language.gz" text="$OUT/text/${names#*:}.$language"
-        [ -f "$raw" ] || fail "--raw is $RAW, but $(basename "$raw") is missing there"
-        gzip -dc "$raw" >"$text.partial" || fail "$raw cannot be unpacked"
-        mv "$text.partial" "$text"
-    done
-done
-TEXT="$OUT/text" DATA="$OUT/prepared/data"
-bash "$PROJECT/scripts/prepare.sh" --train "$TEXT/train" --valid "$TEXT/valid" --test "$TEXT/test_2016_flickr" \
-    --vocab-size 8000 --out "$OUT/prepared"
-bash "$PROJECT/scripts/train.sh" --data "$DATA" --out "$OUT/runs/baseline" --lr 2e-3 --warmup "$WARMUP" \
-    --updates "$UPDATES" -- --lr-scheduler polynomial_decay --total-num-update "$UPDATES" --end-learning-rate 1e-4 \
+environment
+gift prepare --train "$RAW/train" --valid "$RAW/val" --test "$RAW/test_2016_flickr" --vocab-size 8000 \
+    --out "$OUT/prepared"
+gift train --data "$DATA" --out "$BASELINE" --lr 2e-3 --warmup "$WARMUP" --updates "$UPDATES" -- \
+    --lr-scheduler polynomial_decay --total-num-update "$UPDATES" --end-learning-rate 1e-4 \
     --encoder-layers 3 --decoder-layers 3 --encoder-embed-dim 256 --decoder-embed-dim 256 \
     --encoder-ffn-embed-dim 512 --decoder-ffn-embed-dim 512 --encoder-attention-heads 8 --decoder-attention-heads 8 \
     --share-all-embeddings --dropout 0.3 --eval-free-running "${FLAGS[@]}"
-exec bash "$PROJECT/scripts/compare.sh" --data "$DATA" --from "$OUT/runs/baseline/checkpoints/checkpoint_best.pt" \
-    --out "$OUT" --lr 5e-4 --updates 136 --seeds "$SEEDS" -- "${FLAGS[@]}"
+exec python -m gift_fairseq compare --data "$DATA" --from "$BASELINE/checkpoints/checkpoint_best.pt" --out "$OUT" \
+    --lr 5e-4 --updates 136 --seeds "$SEEDS" -- "${FLAGS[@]}"

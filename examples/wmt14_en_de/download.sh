@@ -13,7 +13,6 @@
 # An archive must be whole, and have the published checksum where one is known; the text must have the published number
 # of lines.
 
-set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/common.sh"
 
 STATMT=https://www.statmt.org RELEASES=https://dl.fbaipublicfiles.com
@@ -34,11 +33,31 @@ CORPORA=( # archive, member without the language, lines
 )
 
 OUT='' SOURCE='' MIRROR='' RELEASED='' UNVERIFIED=''
-options "--out --source --mirror" "--released --unverified" '' "$@"
-no_files
-needed OUT
+options "--out --source --mirror" "--released --unverified" "$@"
+[ ${#FLAGS[@]} = 0 ] || fail "${FLAGS[0]} stands after --, but this recipe takes nothing there"
+[ -n "$OUT" ] || fail "--out is needed; see --help"
 [ -z "$SOURCE" ] || [ -d "$SOURCE" ] || fail "--source is $SOURCE, but there is no such folder"
-begin "$OUT" "${GIVEN[@]}"
+environment
+mkdir -p "$OUT/done" || fail "--out is $OUT, but that folder cannot be made"
+if command -v flock >/dev/null; then
+    exec 8>"$OUT/lock"
+    flock --nonblock 8 || fail "--out is $OUT, but another download is working there"
+fi
+settings="$(printf '%s\n' "source $SOURCE" "mirror $MIRROR" "released $RELEASED" "unverified $UNVERIFIED")"
+[ ! -f "$OUT/settings" ] || [ "$(cat "$OUT/settings")" = "$settings" ] ||
+    fail "--out is $OUT, which was made with other options ($OUT/settings): choose another folder"
+
+STAGE=''
+trap '[ $? = 0 ] || [ -z "$STAGE" ] || say "stage $STAGE failed; run again to resume"' EXIT
+stage() { # stage NAME COMMAND...: once. Never call it in a condition: set -e would be off in all that it runs
+    [ ! -f "$OUT/done/$1" ] || return 0
+    STAGE="$1"
+    "${@:2}"
+    printf '%s\n' "$settings" >"$OUT/settings"
+    touch "$OUT/done/$1"
+    STAGE=''
+}
+
 mkdir -p "$OUT/archives" "$OUT/text"
 [ -z "$RELEASED" ] || ARCHIVES+=(RELEASES "fairseq/models/$MODEL.tar.bz2" unknown)
 

@@ -13,53 +13,49 @@
 #   --seeds "N..."               every fine-tuning is made once with each; default: 1
 #   --max-tokens N               tokens of a batch on each GPU, so many batches to an update that it has 25,000; default:
 #                                3125, for which every GPU has room
-#   --gpus N, --precision P      as of scripts/train.sh
+#   --gpus N, --precision P      as of gift train
 #
 # The baseline has the published hyperparameters of the base model (label smoothing 0.1, Adam with 0.9, 0.98 and 1e-9,
 # 4,000 updates of warm-up to 7e-4, the inverse square root after them, dropout 0.1); what is fine-tuned and scored of it
 # is the mean of its last five epochs. Scored with beam 4 and length penalty 0.6, and greedy: detokenized by sacreBLEU, and
 # the tokenized, compound-split BLEU of the literature (in OUT/scores.txt).
 
-set -euo pipefail
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)"
 source "$HERE/../../scripts/common.sh"
 
 OUT='' SOURCE='' MIRROR='' UNVERIFIED='' RELEASED='' VOCAB_SIZE=32000 UPDATES=100000 FINETUNE_UPDATES=5000 SEEDS=1
 MAX_TOKENS=3125 GPUS='' PRECISION=fp32
 options "--out --source --mirror --vocab-size --updates --finetune-updates --seeds --max-tokens --gpus --precision" \
-    "--unverified --released" fairseq-train "$@"
-no_files
-needed OUT
-whole 1 VOCAB_SIZE UPDATES FINETUNE_UPDATES MAX_TOKENS
-[ -z "$GPUS" ] || whole 1 GPUS
+    "--unverified --released" "$@"
+[ -n "$OUT" ] || fail "--out is needed; see --help"
+[[ "$MAX_TOKENS$GPUS" =~ ^[1-9][0-9]*$ ]] || fail "--max-tokens and --gpus must be whole numbers, 1 or more; see --help"
+TEXT="$OUT/corpus/text" DATA="$OUT/prepared/data" BASELINE="$OUT/runs/baseline"
 
 bash "$PROJECT/scripts/setup_env.sh"
 environment
 GPUS="${GPUS:-$(python -c 'import torch; print(torch.cuda.device_count() or 1)')}"
 machine=(--gpus "$GPUS" --precision "$PRECISION")
-update=(--max-tokens "$MAX_TOKENS" --update-freq $(((25000 + MAX_TOKENS * GPUS - 1) / (MAX_TOKENS * GPUS))))
-TEXT="$OUT/corpus/text" DATA="$OUT/prepared/data" BASELINE="$OUT/runs/baseline"
+batch=(--max-tokens "$MAX_TOKENS" --update-freq $(((25000 + MAX_TOKENS * GPUS - 1) / (MAX_TOKENS * GPUS))))
 
 bash "$HERE/download.sh" --out "$OUT/corpus" ${SOURCE:+--source "$SOURCE"} ${MIRROR:+--mirror "$MIRROR"} \
     ${UNVERIFIED:+--unverified} ${RELEASED:+--released}
 
-subwords=(--vocab-size "$VOCAB_SIZE")
 if [ -n "$RELEASED" ]; then # its text went through Moses' tokenizer.perl and nothing else
-    released="$OUT/corpus/released"
+    released="$OUT/corpus/released" FROM="$BASELINE/checkpoints/released.pt"
     subwords=(--tokenizer moses-bare --subword-model "$released/bpecodes" --dictionary "$released/dict.en.txt")
+else
+    FROM="$BASELINE/checkpoints/checkpoint_average.pt"
+    subwords=(--vocab-size "$VOCAB_SIZE")
 fi
-bash "$PROJECT/scripts/prepare.sh" --train "$TEXT/train" --valid "$TEXT/newstest2013" --test "$TEXT/newstest2014" \
-    --subword bpe "${subwords[@]}" --max-ratio 1.5 --out "$OUT/prepared"
-
+gift prepare --train "$TEXT/train" --valid "$TEXT/newstest2013" --test "$TEXT/newstest2014" --subword bpe \
+    "${subwords[@]}" --max-ratio 1.5 --out "$OUT/prepared"
 if [ -n "$RELEASED" ]; then
-    FROM="$BASELINE/checkpoints/released.pt"
     mkdir -p "$BASELINE/checkpoints"
     ln -sf "$(cd "$released" && pwd -P)/model.pt" "$FROM"
 else
-    FROM="$BASELINE/checkpoints/checkpoint_average.pt"
-    bash "$PROJECT/scripts/train.sh" --data "$DATA" --out "$BASELINE" --arch transformer_wmt_en_de --lr 7e-4 --warmup 4000 \
-        --updates "$UPDATES" --average 5 "${update[@]}" "${machine[@]}" -- --share-all-embeddings --adam-eps 1e-9 --dropout 0.1 \
-        --weight-decay 0 "${FLAGS[@]}"
+    gift train --data "$DATA" --out "$BASELINE" --arch transformer_wmt_en_de --lr 7e-4 --warmup 4000 \
+        --updates "$UPDATES" --average 5 "${batch[@]}" "${machine[@]}" -- --share-all-embeddings --adam-eps 1e-9 \
+        --dropout 0.1 --weight-decay 0 "${FLAGS[@]}"
 fi
-exec bash "$PROJECT/scripts/compare.sh" --data "$DATA" --from "$FROM" --out "$OUT" --updates "$FINETUNE_UPDATES" \
-    --seeds "$SEEDS" "${machine[@]}" --evaluate "--beam 4 --compound-split -- --lenpen 0.6" -- "${update[@]}" "${FLAGS[@]}"
+exec python -m gift_fairseq compare --data "$DATA" --from "$FROM" --out "$OUT" --updates "$FINETUNE_UPDATES" --seeds "$SEEDS" \
+    "${machine[@]}" --evaluate "--beam 4 --compound-split -- --lenpen 0.6" -- "${batch[@]}" "${FLAGS[@]}"

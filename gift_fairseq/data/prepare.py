@@ -1,42 +1,41 @@
-"""Raw parallel text to subwords: cleaned, tokenized, filtered, cut; what fairseq-preprocess takes from there.
+"""Raw parallel text to subwords: cleaned, tokenized, filtered, cut; fairseq-preprocess goes on from there.
 
-``python -m gift_fairseq.data.prepare --out DIR ...``, called by ``scripts/prepare.sh``. Its stages, each with a stamp
-in ``DIR/done`` once it is finished:
+Three stages, in the folder ``out`` of a :class:`Preparation`:
 
-clean   ``DIR/clean/{train,valid,test,test1...}.LANG``: tokenized text; of the training pairs only those that the limits
-        let through, with a count of each reason in ``DIR/clean/filtered.json``; ``DIR/raw``: the raw test sets
-learn   ``DIR/subwords.*`` from the training split, joint, or those that were given; ``DIR/segmentation.json``
-apply   ``DIR/pieces/``: the same files in subwords
+clean   ``clean/{train,valid,test,test1...}.LANG``: tokenized text; of the training pairs only those that the limits let
+        through, with a count of each reason in ``clean/filtered.json``; ``raw``: the validation and test sets as they
+        came
+learn   ``subwords.*`` from the training split, joint, or those that were given; ``segmentation.json``
+apply   ``pieces/``: the files of ``clean`` in subwords
 
 Lines are streamed in chunks through a pool of workers: memory does not grow with the corpus. The pairs seen before are
 kept on disk.
 """
 
-import argparse
+import contextlib
 import errno
 import glob
 import gzip
 import hashlib
 import json
 import multiprocessing
-import os
+import shutil
+import signal
 import sqlite3
 import sys
 import tempfile
 import zlib
 from collections import Counter, deque
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from tqdm import tqdm
 
 from gift_fairseq.data import testsets
 from gift_fairseq.data.segmentation import (
-    SUBWORDS,
-    TOKENIZERS,
     Segmentation,
     Subwords,
     Tokenizer,
@@ -45,10 +44,11 @@ from gift_fairseq.data.segmentation import (
     learn_bpe,
     learn_sentencepiece,
 )
-from gift_fairseq.files import write_whole, written_whole
-from gift_fairseq.options import UserError, check_at_least
+from gift_fairseq.errors import UserError, check_at_least
+from gift_fairseq.io import write_whole, written_whole
 
 CHUNK = 1000  # lines that a worker takes at once
+DICTIONARY = "dictionary.txt"  # in the folder, if one was given
 LEARN_FROM = 2_000_000  # sentences that sentencepiece learns from, at most
 
 
@@ -80,16 +80,55 @@ class Limits:
         return None
 
 
+@dataclass(frozen=True)
+class Preparation:
+    """What is prepared, and how. Text is named by a PREFIX: the files are PREFIX.LANG, or PREFIX.LANG.gz.
+
+    :class:`UserError` if a file is missing, or two sets would have one name.
+    """
+
+    train: Path
+    valid: Path
+    tests: Sequence[Path]
+    out: Path
+    segmentation: Segmentation
+    limits: Limits = field(default_factory=Limits)
+    vocab_size: int = 32000  # pieces of sentencepiece, or merge operations of bpe
+    subword_model: Optional[Path] = None  # taken in place of learning one
+    dictionary: Optional[Path] = None  # fairseq's, for both sides
+    workers: int = 1  # processes
+
+    def __post_init__(self):
+        testsets.check_names([prefix.name for prefix in self.tests])
+        for _, prefix, option in self.splits:
+            for language in self.languages:
+                find(prefix, language, option)
+        for option, file in (("--subword-model", self.subword_model), ("--dictionary", self.dictionary)):
+            if file and not file.is_file():
+                raise UserError(f"{option} is {file}, but there is no such file")
+
+    @property
+    def splits(self) -> List[Tuple[str, Path, str]]:
+        """fairseq's name of each split, its prefix, and the option that names it."""
+        tests = [(testsets.subset(number), prefix, "--test") for number, prefix in enumerate(self.tests)]
+        return [("train", self.train, "--train"), ("valid", self.valid, "--valid"), *tests]
+
+    @property
+    def languages(self) -> Tuple[str, str]:
+        """Source and target."""
+        return self.segmentation.src, self.segmentation.tgt
+
+
 class Cleaned(NamedTuple):
-    """A pair after cleaning, with the reason to leave it out and what was mended in it."""
+    """A pair after cleaning, with the reason to leave it out and what was fixed in it."""
 
     source: str
     target: str
     reason: Optional[str]
-    mended: Tuple[Tuple[str, str], ...]  # where, what
+    fixed: Tuple[Tuple[str, str], ...]  # where, what
 
 
-def find(prefix: str, language: str, option: str) -> Path:
+def find(prefix: Path, language: str, option: str) -> Path:
     """The file ``prefix``.``language``, or the same with ``.gz``; :class:`UserError` if there is none."""
     for path in (Path(f"{prefix}.{language}"), Path(f"{prefix}.{language}.gz")):
         if path.is_file():
@@ -128,15 +167,25 @@ def in_order(pool: Any, work: Callable, items: Iterable, ahead: int) -> Iterator
     ``multiprocessing``'s own ``imap`` reads all items as fast as it can, which would hold a corpus in memory.
     """
     pending: deque = deque()
-    try:
-        for item in items:
-            pending.append(pool.apply_async(work, (item,)))
-            if len(pending) >= ahead:
-                yield pending.popleft().get()
-        while pending:
+    for item in items:
+        pending.append(pool.apply_async(work, (item,)))
+        if len(pending) >= ahead:
             yield pending.popleft().get()
-    except ValueError as error:  # of a worker, which must not raise UserError: a SystemExit would only end the worker
-        raise UserError(str(error)) from None
+    while pending:
+        yield pending.popleft().get()
+
+
+@contextlib.contextmanager
+def workers(preparation: Preparation, start: Callable, *arguments: Any) -> Iterator[Any]:
+    """A pool of processes, each of which begins with ``start(*arguments)``."""
+    with multiprocessing.Pool(preparation.workers, _start, (start, *arguments)) as pool:
+        yield pool
+
+
+def _start(start: Callable, *arguments: Any) -> None:
+    # a handler of the command line's, which Python runs between two steps, would leave a worker that waits unstopped
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    start(*arguments)
 
 
 def chunks(items: Iterable) -> Iterator[List]:
@@ -157,17 +206,17 @@ def _start_cleaning(segmentation: Segmentation) -> None:
 def _clean(limits: Limits, paths: Tuple[Path, Path], pairs: List[Tuple[int, bytes, bytes]]) -> List[Cleaned]:
     cleaned = []
     for number, *lines in pairs:
-        sides, mended = [], []
+        sides, fixed = [], []
         for tokenizer, path, line in zip(_tokenizers, paths, lines):
             where = f"{path}, line {number}"
             if line.endswith(b"\r"):
                 line = line[:-1]
-                mended.append((where, "ends in a carriage return"))
+                fixed.append((where, "ends in a carriage return"))
             text = decode_line(line, where)
             if has_control_characters(text):
-                mended.append((where, "has control characters"))
+                fixed.append((where, "has control characters"))
             sides.append(tokenizer.tokenize(text))
-        cleaned.append(Cleaned(*sides, limits.reason_against(*sides), tuple(mended)))
+        cleaned.append(Cleaned(*sides, limits.reason_against(*sides), tuple(fixed)))
     return cleaned
 
 
@@ -195,25 +244,25 @@ class Seen:
         self.file.close()
 
 
-def clean_split(pool: Any, options: argparse.Namespace, name: str, prefix: str, option: str) -> Counter:
-    """Cleans one split into ``OUT/clean``. Only training pairs are filtered; an empty line elsewhere is an error.
+def clean_split(pool: Any, preparation: Preparation, name: str, prefix: Path, option: str) -> Counter:
+    """Cleans one split into ``out/clean``. Only training pairs are filtered; an empty line elsewhere is an error.
 
     Returns how many pairs were read, kept and left out for each reason.
     """
-    languages = (options.src, options.tgt)
+    languages, out = preparation.languages, preparation.out
     paths = tuple(find(prefix, language, option) for language in languages)
     counts: Counter = Counter()
     told = set()
     is_train = name == "train"
-    work = partial(_clean, options.limits, paths)
-    outputs = [str(options.out / "clean" / f"{name}.{language}") for language in languages]
-    seen = Seen(options.out) if is_train else None
+    work = partial(_clean, preparation.limits, paths)
+    outputs = [str(out / "clean" / f"{name}.{language}") for language in languages]
+    seen = Seen(out) if is_train else None
     try:
         with written_whole(*outputs) as files, tqdm(desc=f"cleaning {name}", unit=" lines", disable=None) as bar:
-            for cleaned in in_order(pool, work, chunks(read_pairs(*paths)), 4 * options.workers):
-                for source, target, reason, mended in cleaned:
+            for cleaned in in_order(pool, work, chunks(read_pairs(*paths)), 4 * preparation.workers):
+                for source, target, reason, fixed in cleaned:
                     counts["read"] += 1
-                    for where, what in mended:
+                    for where, what in fixed:
                         if what not in told:
                             print(f"{where} {what}: taken out there and wherever else", file=sys.stderr)
                         told.add(what)
@@ -243,32 +292,27 @@ def _list(counts: Counter) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
-def clean(options: argparse.Namespace) -> None:
-    segmentation = _segmentation(options)
-    splits = [("train", options.train, "--train"), ("valid", options.valid, "--valid")]
-    splits += [(testsets.subset(number), prefix, "--test") for number, prefix in enumerate(options.tests)]
-    for _, prefix, option in splits:  # before minutes of work
-        for language in (options.src, options.tgt):
-            find(prefix, language, option)
-    (options.out / "clean").mkdir(parents=True, exist_ok=True)
-    with multiprocessing.Pool(options.workers, _start_cleaning, (segmentation,)) as pool:
-        counts = {name: clean_split(pool, options, name, prefix, option) for name, prefix, option in splits}
-    keep_raw(options)
-    write_whole(str(options.out / "clean" / "filtered.json"), json.dumps(counts, indent=1) + "\n")
+def clean(preparation: Preparation) -> None:
+    folder = preparation.out / "clean"
+    folder.mkdir(parents=True, exist_ok=True)
+    with workers(preparation, _start_cleaning, preparation.segmentation) as pool:
+        counts = {split[0]: clean_split(pool, preparation, *split) for split in preparation.splits}
+    keep_raw(preparation)
+    write_whole(str(folder / "filtered.json"), json.dumps(counts, indent=1) + "\n")
 
 
-def keep_raw(options: argparse.Namespace) -> None:
+def keep_raw(preparation: Preparation) -> None:
     """The text of validation and test sets as it came, further references (``PREFIX.LANG.1``, ...) too."""
-    names = [Path(prefix).name for prefix in options.tests]
-    for name, prefix in zip([testsets.VALID, *names], [options.valid, *options.tests]):
-        for language in (options.src, options.tgt):
+    out, names = preparation.out, [prefix.name for prefix in preparation.tests]
+    for name, prefix in zip([testsets.VALID, *names], [preparation.valid, *preparation.tests]):
+        for language in preparation.languages:
             raw = find(prefix, language, "--test")
-            length = keep_lines(raw, testsets.raw_file(options.out, name, language))
-            for reference in sorted(raw.parent.glob(f"{glob.escape(Path(prefix).name)}.{language}.[1-9]")):
-                found = keep_lines(reference, testsets.raw_file(options.out, name, language + reference.suffix))
+            length = keep_lines(raw, testsets.raw_file(out, name, language))
+            for reference in sorted(raw.parent.glob(f"{glob.escape(prefix.name)}.{language}.[1-9]")):
+                found = keep_lines(reference, testsets.raw_file(out, name, language + reference.suffix))
                 if found != length:
                     raise UserError(f"{reference} has {found} lines, but {raw} has {length}")
-    testsets.write_names(options.out, names)
+    testsets.write_names(out, names)
 
 
 def keep_lines(path: Path, kept: Path) -> int:
@@ -284,20 +328,20 @@ def keep_lines(path: Path, kept: Path) -> int:
 # ---- learn and apply
 
 
-def learn(options: argparse.Namespace) -> None:
-    segmentation = _segmentation(options)
-    files = [options.out / "clean" / f"train.{language}" for language in (options.src, options.tgt)]
-    file = segmentation.subword_file(options.out)
-    if options.dictionary:
-        keep_lines(options.dictionary, options.out / "dictionary.txt")
-    if options.subword_model:
+def learn(preparation: Preparation) -> None:
+    out, segmentation = preparation.out, preparation.segmentation
+    files = [out / "clean" / f"train.{language}" for language in preparation.languages]
+    file = segmentation.subword_file(out)
+    if preparation.dictionary:
+        keep_lines(preparation.dictionary, out / DICTIONARY)
+    if preparation.subword_model:
         with written_whole(str(file), binary=True) as (copy,):
-            copy.write(options.subword_model.read_bytes())
+            copy.write(preparation.subword_model.read_bytes())
     elif segmentation.subword == "bpe":
-        learn_bpe(files, file, options.vocab_size)
+        learn_bpe(files, file, preparation.vocab_size)
     else:
-        learn_sentencepiece(files, file, options.vocab_size, LEARN_FROM)
-    segmentation.write(options.out)
+        learn_sentencepiece(files, file, preparation.vocab_size, LEARN_FROM)
+    segmentation.write(out)
 
 
 _subwords: Subwords  # of this worker
@@ -313,74 +357,37 @@ def _apply(text: bytes) -> bytes:  # bytes, whole: what goes between processes c
     return ("\n".join(map(_subwords.encode, lines)) + "\n").encode("utf-8")
 
 
-def apply(options: argparse.Namespace) -> None:
-    (options.out / "pieces").mkdir(parents=True, exist_ok=True)
-    names = [path for path in sorted((options.out / "clean").iterdir()) if path.suffix != ".json"]
-    with multiprocessing.Pool(options.workers, _start_applying, (_segmentation(options), options.out)) as pool:
+def apply(preparation: Preparation) -> None:
+    out = preparation.out
+    (out / "pieces").mkdir(parents=True, exist_ok=True)
+    names = [path for path in sorted((out / "clean").iterdir()) if path.suffix != ".json"]
+    with workers(preparation, _start_applying, preparation.segmentation, out) as pool:
         for path in names:
             with (
-                written_whole(str(options.out / "pieces" / path.name), binary=True) as (file,),
+                written_whole(str(out / "pieces" / path.name), binary=True) as (file,),
                 tqdm(desc=f"subwords of {path.name}", unit=" lines", disable=None) as bar,
             ):
                 texts = (b"\n".join(lines) for lines in chunks(read_lines(path)))
-                for text in in_order(pool, _apply, texts, 4 * options.workers):
+                for text in in_order(pool, _apply, texts, 4 * preparation.workers):
                     file.write(text)
                     bar.update(text.count(b"\n"))
 
 
-def _segmentation(options: argparse.Namespace) -> Segmentation:
-    return Segmentation(**{field.name: getattr(options, field.name) for field in fields(Segmentation)})
+# ---- binarize
 
 
-# ---- command line
-
-STAGES = {"clean": clean, "learn": learn, "apply": apply}
-
-
-def main(args=None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m gift_fairseq.data.prepare", description=__doc__.split("\n")[0])
-    parser.add_argument("--src", required=True, metavar="LANG", help="source language, en say")
-    parser.add_argument("--tgt", required=True, metavar="LANG", help="target language, de say")
-    for split in ("train", "valid", "test"):
-        more = "; several, with commas between" if split == "test" else ""
-        parser.add_argument(f"--{split}", required=True, metavar="PREFIX", help=f"PREFIX.LANG or PREFIX.LANG.gz{more}")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of all that is made")
-    parser.add_argument("--subword", choices=SUBWORDS, default="sentencepiece", help="default: sentencepiece")
-    parser.add_argument(
-        "--vocab-size", type=int, default=32000, metavar="N", help="subwords, 1 or more; default: 32000"
-    )
-    parser.add_argument("--tokenizer", choices=TOKENIZERS, help="default: moses for bpe, none for sentencepiece")
-    parser.add_argument("--lowercase", action="store_true", help="default: off")
-    limits = Limits()
-    parser.add_argument("--min-len", type=int, default=limits.min_len, metavar="N", help="tokens; default: 1")
-    parser.add_argument("--max-len", type=int, default=limits.max_len, metavar="N", help="tokens; default: 250")
-    parser.add_argument("--max-ratio", type=float, default=limits.max_ratio, metavar="X", help="default: 3, 1 or more")
-    for option, what in (("subword-model", "subwords to take"), ("dictionary", "dictionary of fairseq's to take")):
-        parser.add_argument(f"--{option}", type=Path, metavar="FILE", help=f"{what}, instead of learning from the text")
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count(), metavar="N", help="processes; default: all cores"
-    )
-    options = parser.parse_args(args)
-    check_at_least("--vocab-size", options.vocab_size, 1)
-    check_at_least("--workers", options.workers, 1)
-    options.limits = Limits(options.min_len, options.max_len, options.max_ratio)
-    options.tests = options.test.split(",")
-    testsets.check_names([Path(prefix).name for prefix in options.tests])
-    for option, file in (("--subword-model", options.subword_model), ("--dictionary", options.dictionary)):
-        if file and not file.is_file():
-            raise UserError(f"{option} is {file}, but there is no such file")
-    options.tokenizer = options.tokenizer or ("moses" if options.subword == "bpe" else "none")
-    try:
-        (options.out / "done").mkdir(parents=True, exist_ok=True)
-        for name, stage in STAGES.items():
-            stamp = options.out / "done" / name
-            if not stamp.exists():
-                print(f"prepare: {name}", file=sys.stderr)
-                stage(options)
-                stamp.touch()
-    except OSError as error:
-        raise UserError(f"{error.filename or options.out} cannot be written or read: {error.strerror}") from None
+def preprocess_words(preparation: Preparation, data: Path) -> List[str]:
+    """The command of fairseq that binarizes the subwords into the folder ``data``."""
+    pieces, (src, tgt) = preparation.out / "pieces", preparation.languages
+    tests = ",".join(str(pieces / testsets.subset(number)) for number in range(len(preparation.tests)))
+    words = ["fairseq-preprocess", "--source-lang", src, "--target-lang", tgt, "--joined-dictionary"]
+    words += ["--workers", str(preparation.workers), "--destdir", str(data), "--trainpref", str(pieces / "train")]
+    words += ["--validpref", str(pieces / "valid"), "--testpref", tests]
+    return words + (["--srcdict", str(preparation.out / DICTIONARY)] if preparation.dictionary else [])
 
 
-if __name__ == "__main__":
-    main()
+def put_beside(preparation: Preparation, data: Path) -> None:
+    """Copies into ``data`` what inference and evaluation need of the preparation."""
+    preparation.segmentation.write(data)
+    shutil.copy(preparation.segmentation.subword_file(preparation.out), data)
+    shutil.copytree(preparation.out / "raw", data / "raw")

@@ -20,8 +20,8 @@ import sentencepiece
 from subword_nmt import apply_bpe
 from subword_nmt import learn_bpe as subword_nmt_learn_bpe
 
-from gift_fairseq.files import write_whole, written_whole
-from gift_fairseq.options import UserError, check_choice
+from gift_fairseq.errors import UserError, check_choice
+from gift_fairseq.io import write_whole, written_whole
 
 TOKENIZERS = ("moses", "moses-bare", "none")
 SUBWORDS = {"sentencepiece": "subwords.model", "bpe": "subwords.codes"}  # with the names of their files
@@ -53,7 +53,7 @@ class Segmentation:
         try:
             return cls(**json.loads((folder / FILE).read_text(encoding="utf-8")))
         except OSError:
-            raise UserError(f"{folder} has no {FILE}: prepare the data with scripts/prepare.sh") from None
+            raise UserError(f"{folder} has no {FILE}: prepare the data with gift prepare") from None
 
     def subword_file(self, folder: Path) -> Path:
         return folder / SUBWORDS[self.subword]
@@ -100,11 +100,11 @@ def has_control_characters(line: str) -> bool:
 
 
 def decode_line(line: bytes, where: str) -> str:
-    """UTF-8 to text; a ``ValueError`` that says ``where`` if it is not."""
+    """UTF-8 to text; :class:`UserError` that says ``where`` if it is not."""
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{where} is not UTF-8: {error.reason} at byte {error.start + 1}") from None
+        raise UserError(f"{where} is not UTF-8: {error.reason} at byte {error.start + 1}") from None
 
 
 class Subwords:
@@ -113,7 +113,7 @@ class Subwords:
     def __init__(self, segmentation: Segmentation, folder: Path):
         file = segmentation.subword_file(folder)
         if not file.is_file():
-            raise UserError(f"{folder} has no {file.name}: prepare the data with scripts/prepare.sh")
+            raise UserError(f"{folder} has no {file.name}: prepare the data with gift prepare")
         self.bpe = None
         if segmentation.subword == "bpe":
             with open(file, encoding="utf-8") as codes:

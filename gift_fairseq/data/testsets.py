@@ -4,11 +4,12 @@
 names the test sets in the order of fairseq's subsets ``test``, ``test1``, ...
 """
 
+import glob
 from pathlib import Path
 from typing import List, Sequence
 
-from gift_fairseq.files import write_whole
-from gift_fairseq.options import UserError
+from gift_fairseq.errors import UserError
+from gift_fairseq.io import write_whole, written_whole
 
 VALID = "valid"  # how the validation set is called, whatever its file
 FILE = "testsets.txt"
@@ -31,11 +32,11 @@ def write_names(folder: Path, names: Sequence[str]) -> None:
 
 
 def names(data: Path) -> List[str]:
-    """The test sets of a data folder, in order; :class:`UserError` if it was not made by ``scripts/prepare.sh``."""
+    """The test sets of a data folder, in order; :class:`UserError` if it was not made by ``gift prepare``."""
     try:
         return (data / "raw" / FILE).read_text(encoding="utf-8").splitlines()
     except OSError:
-        raise UserError(f"{data} has no raw/{FILE}: prepare the data with scripts/prepare.sh") from None
+        raise UserError(f"{data} has no raw/{FILE}: prepare the data with gift prepare") from None
 
 
 def subset_of(data: Path, name: str) -> str:
@@ -52,13 +53,23 @@ def raw_file(folder: Path, name: str, language: str) -> Path:
     return folder / "raw" / f"{name}.{language}"
 
 
+def copy_raw(data: Path, folder: Path, name: str, language: str) -> None:
+    """Copies the text of one side of a set, with further references, from ``data`` to ``folder``."""
+    text = raw_file(data, name, language)
+    for path in (text, *text.parent.glob(f"{glob.escape(text.name)}.[1-9]")):
+        copy = raw_file(folder, name, language).with_name(path.name)
+        copy.parent.mkdir(exist_ok=True)
+        with written_whole(str(copy), binary=True) as (out,):
+            out.write(path.read_bytes())
+
+
 def raw_lines(data: Path, name: str, language: str) -> List[str]:
     """Line by line, without what ends the lines; :class:`UserError` where the file is missing."""
     path = raw_file(data, name, language)
     try:
         return path.read_text(encoding="utf-8").split("\n")[:-1]  # not splitlines: text may hold U+2028
     except OSError:
-        raise UserError(f"{path} is missing: prepare the data with scripts/prepare.sh") from None
+        raise UserError(f"{path} is missing: prepare the data with gift prepare") from None
 
 
 def references(data: Path, name: str, language: str) -> List[List[str]]:

@@ -1,17 +1,16 @@
 """Exposure bias, measured: how far free-running translation is from teacher-forced, position by position.
 
-``python -m gift_fairseq.evaluation.exposure --data DIR CHECKPOINT...`` writes ``RUN/exposure/TESTSET.json`` for every
-``RUN/checkpoints/FILE.pt``. Two readings of the same test set are compared:
+A test set is decoded in two ways:
 
 *teacher-forced*: the decoder reads the reference. A step is right if the argmax is the gold token; its NLL is
 ``-log p(gold token)``.
 
 *free-running*: the decoder reads its own greedy hypothesis (fairseq's generator, beam 1), up to and including the step
 that emits ``</s>``. Positions no longer line up with the reference, so the right next tokens are those of the
-edit-distance oracle (Sabour et al. 2019, see :mod:`gift_fairseq.evaluation.oracle`): after every prefix the set ``S``
+edit-distance oracle (Sabour et al. 2019, see :mod:`gift_fairseq.objectives.oracle`): after every prefix the set ``S``
 of tokens that keep the achievable edit distance smallest. A step is right if the token that was generated is in ``S``;
-its NLL is ``-log sum of p over S``, the smallest divergence KL(q, p) of any oracle q that stays in ``S``. Behind a gold
-prefix ``S`` is the gold token and both readings are the same. Behind mistakes ``S`` may be larger, which is in the
+its NLL is ``-log sum of p over S``, the smallest divergence KL(q, p) of any oracle q that stays in ``S``. After a gold
+prefix ``S`` is the gold token and both ways are the same. After mistakes ``S`` may be larger, which is in the
 model's favour: its mean size stands beside every mean. A ``</s>`` that the length limit forces is not the model's and
 not counted.
 
@@ -19,37 +18,28 @@ All logarithms are natural, NLL is in nats a token without label smoothing, ``</
 are between 0 and 1, positions and distances count from 1. A mean over no tokens is null.
 
 The file: ``checkpoint`` (its name within the run), ``testset``, ``sentences``; ``gold`` and ``own``: ``nll``,
-``accuracy``, ``tokens`` over all positions of the teacher-forced and the free-running reading (``gold`` before and
+``accuracy``, ``tokens`` over all positions of the teacher-forced and the free-running decoding (``gold`` before and
 after fine-tuning shows what a model forgot of right prefixes); ``teacher_forced`` and ``free_running``: ``position``,
 ``tokens``, ``accuracy``, ``nll`` as lists over positions, and ``set_size``; ``excess_error``: see
 :func:`excess_error`; ``recovery``: see :func:`recovery`; ``first_mistake``: ``share`` of the sentences with a step that
 is not right, and its ``mean_position`` in those; ``seconds``.
 """
 
-import argparse
-import json
-from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
-from fairseq import utils
 from fairseq.data import LanguagePairDataset
 from fairseq.data.data_utils import collate_tokens
 from fairseq.sequence_generator import SequenceGenerator
 from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
-from gift_fairseq.checkpoints import read_checkpoint
-from gift_fairseq.clock import now
-from gift_fairseq.evaluation import oracle
-from gift_fairseq.evaluation.inference import Translator
-from gift_fairseq.evaluation.translate import add_checkpoint_options, runs_of, subsets_of
-from gift_fairseq.files import write_whole
-from gift_fairseq.options import UserError, check_at_least
-from gift_fairseq.quiet import quiet
+from gift_fairseq.evaluation.translate import Translator, batches, check_lengths, search
+from gift_fairseq.metrics import now
+from gift_fairseq.objectives import oracle
 
-DISTANCES = 20  # how far behind the first mistake recovery looks, tokens
+DISTANCES = 20  # how many tokens after the first mistake recovery looks
 
 
 class Steps(NamedTuple):
@@ -61,7 +51,7 @@ class Steps(NamedTuple):
     set_size: Tensor  # how many next tokens are right
 
 
-# ---- the two readings
+# ---- the two ways of decoding
 
 
 def steps_of(
@@ -97,34 +87,15 @@ def steps_of(
     return steps
 
 
-def greedy(
-    task: FairseqTask, models: Sequence[nn.Module], generator: SequenceGenerator, dataset: LanguagePairDataset, samples
-) -> LanguagePairDataset:
-    """``dataset`` with greedy hypotheses in place of the references, each ending in ``</s>``."""
-    found: Dict[int, Tensor] = {}
-    for sample in samples:
-        for i, hypotheses in zip(sample["id"].tolist(), task.inference_step(generator, models, sample)):
-            found[i] = hypotheses[0]["tokens"].cpu()
-    hypotheses = [found[i] for i in range(len(dataset))]
+def with_targets(dataset: LanguagePairDataset, targets: Sequence[Tensor]) -> LanguagePairDataset:
+    """``dataset`` with ``targets``, each ending in ``</s>``, in place of the references."""
     return LanguagePairDataset(
         *(dataset.src, dataset.src_sizes, dataset.src_dict),
-        *(hypotheses, np.array([len(hypothesis) for hypothesis in hypotheses]), dataset.tgt_dict),
+        *(targets, np.array([len(target) for target in targets]), dataset.tgt_dict),
         left_pad_source=dataset.left_pad_source,
         left_pad_target=False,
         shuffle=False,
     )
-
-
-def batches(task: FairseqTask, dataset: LanguagePairDataset, max_tokens: int, use_cuda: bool) -> Iterator[Dict]:
-    """Every sentence of ``dataset``, in batches of at most ``max_tokens`` padded tokens, or of one sentence."""
-    iterator = task.get_batch_iterator(
-        dataset,
-        max_tokens=max(max_tokens, int(dataset.sizes.max())),
-        required_batch_size_multiple=1,
-        disable_iterator_cache=True,
-    )
-    for sample in iterator.next_epoch_itr(shuffle=False):
-        yield utils.move_to_cuda(sample) if use_cuda else sample
 
 
 def read_both(
@@ -139,7 +110,8 @@ def read_both(
     (model,) = models
     model.eval()
     gold = steps_of(model, dataset, dataset, batches(task, dataset, max_tokens, use_cuda), free_running=False)
-    hypotheses = greedy(task, models, generator, dataset, batches(task, dataset, max_tokens, use_cuda))
+    found = search(task, models, generator, batches(task, dataset, max_tokens, use_cuda))
+    hypotheses = with_targets(dataset, [best[0][1] for best in found])
     own = steps_of(model, hypotheses, dataset, batches(task, hypotheses, max_tokens, use_cuda), free_running=True)
     limit = min(generator.max_len_b, generator.max_len - 1)  # tokens; at the next step </s> is forced
     own.counted[:, limit:] = False
@@ -184,8 +156,8 @@ def excess_error(gold: Dict[str, List], own: Dict[str, List]) -> Dict[str, List]
     oracle's next token. We have no such model but references: e(i) is the NLL of the right next tokens, those of the
     edit-distance oracle. The entropy of the data is hence not subtracted: it is in both sums and draws AccErr towards
     l. Their prefixes are continuations of a context of text, from several ways of decoding; ours are the one greedy
-    translation from the start symbol on. A mean at position i is over the sentences that reach it, of which there may
-    be other ones in the two readings. Where the oracle allows several tokens its error is smaller: percent may be
+    translation from the start symbol on. A mean at position i is over the sentences that reach it, which may be
+    other ones in the two ways of decoding. Where the oracle allows several tokens its error is smaller: percent may be
     negative. ``accumulated_mistakes`` and ``percent_mistakes`` are the same with the error rate, 1 - accuracy, as e(i).
     A value is null from the first position on that no sentence reaches, and where eps(l) is 0.
     """
@@ -220,19 +192,19 @@ def first_mistake(own: Steps) -> Dict[str, Optional[float]]:
 
 
 def recovery(own: Steps) -> Dict[str, List]:
-    """``accuracy`` and number of ``tokens`` at each ``distance`` of 1 to 20 tokens behind the first mistake."""
+    """``accuracy`` and number of ``tokens`` at each ``distance`` of 1 to 20 tokens after the first mistake."""
     has_one, first = _first_mistakes(own)
     columns = first.unsqueeze(1) + torch.arange(1, DISTANCES + 1)
     length = own.counted.size(1)
     reached = has_one.unsqueeze(1) & columns.lt(length)
     columns = columns.clamp(max=length - 1)
-    behind = Steps(*(part.gather(1, columns) for part in own))
-    curves = by_position(behind._replace(counted=behind.counted & reached), DISTANCES)
+    following = Steps(*(part.gather(1, columns) for part in own))
+    curves = by_position(following._replace(counted=following.counted & reached), DISTANCES)
     return {"distance": curves["position"], "tokens": curves["tokens"], "accuracy": curves["accuracy"]}
 
 
 def report(gold: Steps, own: Steps, positions: int) -> Dict[str, Any]:
-    """What the file says of the two readings; see above."""
+    """What the file says of the two ways of decoding; see above."""
     gold_curves, own_curves = by_position(gold, positions), by_position(own, positions)
     excess = excess_error(gold_curves, own_curves)
     del gold_curves["set_size"]  # 1
@@ -248,63 +220,26 @@ def report(gold: Steps, own: Steps, positions: int) -> Dict[str, Any]:
     }
 
 
-def check_lengths(checkpoint: Path, name: str, dataset: LanguagePairDataset, limits: Tuple[int, int]) -> None:
-    """:class:`UserError` if a sentence of the test set ``name`` has more tokens than the model takes."""
-    for side, sizes, limit in zip(("source", "target"), (dataset.src_sizes, dataset.tgt_sizes), limits):
-        if sizes.max() > limit:
-            raise UserError(
-                f"CHECKPOINT is {checkpoint}, which takes {limit} {side} tokens, but {name} has {sizes.max()} in a line"
-            )
+def measure(translator: Translator, name: str, subset: str, positions: int, max_tokens: int) -> Dict[str, Any]:
+    """The measure of the test set ``name``, fairseq's ``subset``, with the ``seconds`` that it took.
 
-
-def measure(checkpoint: Path, run: Path, options: argparse.Namespace, subsets: Dict[str, str]) -> None:
-    """Writes a file for every test set in ``subsets`` (names and fairseq's names) and prints a line."""
-    translator = Translator(options.data, checkpoint, 1, 1, ["--cpu"] if options.cpu else [])
+    ``max_tokens`` are those of a batch, padded. :class:`UserError` if the model does not take a sentence's tokens.
+    """
     device = torch.device("cuda" if translator.use_cuda else "cpu")
-    for name, subset in subsets.items():
-        translator.task.load_dataset(subset)
-        dataset = translator.task.dataset(subset)
-        check_lengths(checkpoint, name, dataset, translator.max_positions)
-        start = now(device)
-        both = read_both(
-            *(translator.task, translator.models, translator.generator),
-            *(dataset, options.max_tokens, translator.use_cuda),
-        )
-        within = checkpoint.relative_to(run).as_posix() if run in checkpoint.parents else checkpoint.name
-        found = {"checkpoint": within, "testset": name}
-        found.update(report(*both, options.positions), seconds=now(device) - start)
-        (run / "exposure").mkdir(parents=True, exist_ok=True)
-        write_whole(str(run / "exposure" / f"{name}.json"), json.dumps(found, indent=1, allow_nan=False) + "\n")
-        words = [f"{k} {100 * found[k]['accuracy']:.1f}% right, {found[k]['nll']:.3f} nats" for k in ("gold", "own")]
-        first = found["first_mistake"]
-        where = f", at token {first['mean_position']:.1f}" if first["share"] else ""
-        mistakes = f"a mistake in {100 * first['share']:.1f}% of {found['sentences']} sentences{where}"
-        print(f"{run.name}\t{name}\t{'; '.join([*words, mistakes])}; {found['seconds']:.1f} s", flush=True)
-
-
-def main(args=None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m gift_fairseq.evaluation.exposure", description=__doc__.split("\n")[0]
+    dataset = translator.dataset(subset)
+    check_lengths(translator.checkpoint, name, dataset, translator.max_positions)
+    start = now(device)
+    gold, own = read_both(
+        *(translator.task, translator.models, translator.generator(1)),
+        *(dataset, max_tokens, translator.use_cuda),
     )
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="the data folder of scripts/prepare.sh")
-    parser.add_argument(
-        "--positions", type=int, default=50, metavar="N", help="positions in the curves, 1 or more; default: 50"
-    )
-    parser.add_argument(
-        "--max-tokens", type=int, default=4000, metavar="N", help="padded tokens in a batch, 1 or more; default: 4000"
-    )
-    parser.add_argument("--cpu", action="store_true", help="no GPU even where there is one; default: off")
-    add_checkpoint_options(parser)
-    options = parser.parse_args(args)
-    check_at_least("--positions", options.positions, 1)
-    check_at_least("--max-tokens", options.max_tokens, 1)
-    subsets, runs = subsets_of(options), runs_of(options)
-    for checkpoint in runs:
-        read_checkpoint("CHECKPOINT", str(checkpoint))
-    with quiet():
-        for checkpoint, run in runs.items():
-            measure(checkpoint, run, options, subsets)
+    return {"testset": name, **report(gold, own, positions), "seconds": now(device) - start}
 
 
-if __name__ == "__main__":
-    main()
+def summary(found: Dict[str, Any]) -> str:
+    """What :func:`measure` found, in a line."""
+    words = [f"{k} {100 * found[k]['accuracy']:.1f}% right, {found[k]['nll']:.3f} nats" for k in ("gold", "own")]
+    first = found["first_mistake"]
+    where = f", at token {first['mean_position']:.1f}" if first["share"] else ""
+    mistakes = f"a mistake in {100 * first['share']:.1f}% of {found['sentences']} sentences{where}"
+    return f"{'; '.join([*words, mistakes])}; {found['seconds']:.1f} s"

@@ -1,16 +1,14 @@
 """BLEU, chrF2 and TER of what a run generated: detokenized text against the raw references, by sacreBLEU.
 
-``python -m gift_fairseq.evaluation.scores DATA RUN...`` reads every ``RUN/generate/TESTSET.SEARCH.txt`` (of
-``scripts/evaluate.sh``) and the raw text that ``scripts/prepare.sh`` kept in ``DATA/raw``, and writes
-``RUN/scores.json``. It leaves the sources and references of the test sets in ``RUN/raw``, as they are in ``DATA/raw``:
-so that a report needs the folders of the runs alone.
+The raw text is that which the command prepare kept beside the data. A run keeps the sources and references of the test
+sets that it translated, so that a report needs the folders of the runs alone.
 """
 
-import argparse
 import json
 import re
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import sacremoses
 from sacrebleu.metrics import BLEU, CHRF, TER
@@ -18,12 +16,59 @@ from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 from gift_fairseq.data import testsets
 from gift_fairseq.data.segmentation import Segmentation
-from gift_fairseq.files import write_whole, written_whole
-from gift_fairseq.options import UserError
+from gift_fairseq.errors import UserError
+from gift_fairseq.io import to_json, write_whole
+from gift_fairseq.runs import Run
 
 RESAMPLES = 1000  # of the test set, for the interval; sacreBLEU's own number
 LENGTHS = (5, 10, 15, 20, 30, 40, 60)  # the longest source of each bucket but the last, words
 REPETITION_ORDER = 4
+
+
+@dataclass
+class Metrics:
+    """The numbers that say how good translations of a test set are."""
+
+    bleu: float  # corpus BLEU, 0 to 100
+    bleu_ci: float  # half the width of its 95% confidence interval
+    chrf: float  # chrF2, 0 to 100
+    ter: float  # edits per 100 reference words
+    length_ratio: float  # hypothesis tokens to reference tokens
+    repetition_rate: float  # of the hypotheses, %
+    reference_repetition_rate: float  # of the first reference, %
+
+
+@dataclass
+class LengthBucket:
+    """The sentences whose source has ``from_`` to ``to`` words (between blanks); the last bucket has no ``to``."""
+
+    from_: int
+    to: Optional[int]
+    sentences: int
+    bleu: float
+
+
+@dataclass
+class Score(Metrics):
+    """What ``scores.json`` holds of a TESTSET.SEARCH."""
+
+    signature: str  # of BLEU, by sacreBLEU, as the two others
+    chrf_signature: str
+    ter_signature: str
+    sentences: int
+    bleu_by_length: List[LengthBucket]
+    src: str  # languages
+    tgt: str
+    compound_split_bleu: Optional[float] = None  # where it was asked for
+
+    @classmethod
+    def of_json(cls, found: Mapping[str, Any]) -> "Score":
+        """``KeyError`` or ``TypeError`` where something is missing."""
+        known = {field.name: found[field.name] for field in fields(cls) if field.name in found}
+        known["bleu_by_length"] = [
+            LengthBucket(one["from"], one["to"], one["sentences"], one["bleu"]) for one in found["bleu_by_length"]
+        ]
+        return cls(**known)
 
 
 def check_counts(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> None:
@@ -78,11 +123,8 @@ def repetition_rate(lines: Sequence[str]) -> float:
     return 100 * (1 - unique / total) if total else 0.0
 
 
-def bleu_by_length(sources: List[str], hypotheses: List[str], references: List[List[str]]) -> List[Dict[str, Any]]:
-    """Corpus BLEU of the sentences whose source has ``from`` to ``to`` words (between blanks), with their number.
-
-    The last bucket has no ``to`` (None); buckets without sentences are left out.
-    """
+def bleu_by_length(sources: List[str], hypotheses: List[str], references: List[List[str]]) -> List[LengthBucket]:
+    """Corpus BLEU of each bucket of source length that has sentences."""
     check_counts(hypotheses, [sources, *references])
     lengths, found = [len(source.split()) for source in sources], []
     for low, high in zip((0, *LENGTHS), (*LENGTHS, None)):
@@ -90,7 +132,7 @@ def bleu_by_length(sources: List[str], hypotheses: List[str], references: List[L
         chosen = [i for i in chosen if high is None or lengths[i] <= high]
         if chosen:
             score = BLEU().corpus_score([hypotheses[i] for i in chosen], [[r[i] for i in chosen] for r in references])
-            found.append({"from": low + 1, "to": high, "sentences": len(chosen), "bleu": score.score})
+            found.append(LengthBucket(low + 1, high, len(chosen), score.score))
     return found
 
 
@@ -111,75 +153,43 @@ def compound_split_bleu(hypotheses: List[str], references: List[List[str]], lang
     return metric.corpus_score(split(hypotheses), [split(reference) for reference in references]).score
 
 
-def hypotheses_of(run: Path, column: str) -> List[str]:
-    """What ``run`` generated, ``column`` being TESTSET.SEARCH: a line for each of the test set."""
-    return (run / "generate" / f"{column}.txt").read_text(encoding="utf-8").split("\n")[:-1]
-
-
 def testset_of(column: str) -> str:
     """The test set in TESTSET.SEARCH."""
     return column.rsplit(".", 1)[0]
 
 
-def score_run(run: Path, data: Path, compound_split: bool = False) -> Dict[str, Dict[str, Any]]:
-    """All scores of all that ``run`` generated, by TESTSET.SEARCH, with the languages ``src`` and ``tgt``.
+def score_run(run: Run, data: Path, compound_split: bool = False) -> Dict[str, Score]:
+    """The scores of all that ``run`` generated, by TESTSET.SEARCH.
 
     :class:`UserError` if it generated nothing, or nothing that fits the references.
     """
     languages = Segmentation.read(data)
+    src, tgt = languages.src, languages.tgt
     scores = {}
-    for generated in sorted((run / "generate").glob("*.txt")):
-        hypotheses = hypotheses_of(run, generated.stem)
-        name = testset_of(generated.stem)
-        references = testsets.references(data, name, languages.tgt)
-        scores[generated.stem] = {
+    for column in run.columns():
+        hypotheses, name = run.hypotheses(column), testset_of(column)
+        references = testsets.references(data, name, tgt)
+        scores[column] = Score(
             **bleu(hypotheses, references),
             **chrf_and_ter(hypotheses, references),
-            "repetition_rate": repetition_rate(hypotheses),
-            "reference_repetition_rate": repetition_rate(references[0]),
-            "bleu_by_length": bleu_by_length(testsets.raw_lines(data, name, languages.src), hypotheses, references),
-            "src": languages.src,
-            "tgt": languages.tgt,
-        }
-        if compound_split:
-            scores[generated.stem]["compound_split_bleu"] = compound_split_bleu(hypotheses, references, languages.tgt)
+            repetition_rate=repetition_rate(hypotheses),
+            reference_repetition_rate=repetition_rate(references[0]),
+            bleu_by_length=bleu_by_length(testsets.raw_lines(data, name, src), hypotheses, references),
+            src=src,
+            tgt=tgt,
+            compound_split_bleu=compound_split_bleu(hypotheses, references, tgt) if compound_split else None,
+        )
     if not scores:
-        raise UserError(f"RUN is {run}, but it has no generate/TESTSET.SEARCH.txt")
+        raise UserError(f"RUN is {run.folder}, but it has no {run.generated.name}/TESTSET.SEARCH.txt")
     return scores
 
 
-def keep_raw_text(run: Path, data: Path, scores: Dict[str, Dict[str, Any]]) -> None:
-    """Copies sources and references of all test sets in ``scores`` to ``run``, where ``data.testsets`` reads them."""
-    (run / "raw").mkdir(exist_ok=True)
+def write_scores(folder: Path, data: Path, compound_split: bool = False) -> Dict[str, Score]:
+    """Writes :func:`score_run` to the run's ``folder``, with the raw text that it is of; returns it."""
+    run = Run(folder)
+    scores = score_run(run, data, compound_split)
     for column, score in scores.items():
-        name = testset_of(column)
-        source, reference = (testsets.raw_file(data, name, score[side]) for side in ("src", "tgt"))
-        for path in (source, reference, *reference.parent.glob(f"{reference.name}.[1-9]")):
-            with written_whole(str(run / "raw" / path.name), binary=True) as (out,):
-                out.write(path.read_bytes())
-
-
-def main(args=None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m gift_fairseq.evaluation.scores", description=__doc__.split("\n")[0]
-    )
-    parser.add_argument("data", type=Path, metavar="DATA", help="the data folder of scripts/prepare.sh")
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
-    parser.add_argument(
-        "--compound-split", action="store_true", help="also tokenized BLEU with compounds split; default: off"
-    )
-    options = parser.parse_args(args)
-    for run in options.runs:
-        scores = score_run(run, options.data, options.compound_split)
-        try:
-            keep_raw_text(run, options.data, scores)
-            write_whole(str(run / "scores.json"), json.dumps(scores, indent=1) + "\n")
-        except OSError as error:
-            raise UserError(f"{error.filename or run} cannot be written: {error.strerror}") from None
-        for name, score in scores.items():
-            split = f", compounds split {score['compound_split_bleu']:.2f}" if options.compound_split else ""
-            print(f"{run.name}\t{name}\t{score['bleu']:.2f}{split}\t{score['signature']}")
-
-
-if __name__ == "__main__":
-    main()
+        for language in (score.src, score.tgt):
+            testsets.copy_raw(data, folder, testset_of(column), language)
+    write_whole(str(run.scores_file), json.dumps(to_json(scores), indent=1) + "\n")
+    return scores

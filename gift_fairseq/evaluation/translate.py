@@ -1,69 +1,39 @@
-"""fairseq-generate for several checkpoints and test sets in one process, which pays for its imports once.
+"""The one way to translate: fairseq's own generator, over binarized test sets and over raw text."""
 
-``python -m gift_fairseq.evaluation.translate DATA --search beam CHECKPOINT... [-- FLAGS]`` (``scripts/evaluate.sh``)
-translates test sets of the data folder that ``scripts/prepare.sh`` made with every ``RUN/checkpoints/FILE.pt``.
-``RUN/generate/NAME.SEARCH.txt`` are the translations, detokenized, a line for a line; ``NAME.SEARCH.log`` beside it is
-what fairseq-generate printed. SEARCH is ``greedy``, or ``beam5`` for a beam of five.
-"""
-
-import argparse
-import os
-import sys
-import tempfile
+import ast
+import copy
+import math
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
+import numpy as np
+import torch
+from fairseq import checkpoint_utils, tasks, utils
 from fairseq import options as fairseq_options
-from fairseq_cli import generate
+from fairseq.data import LanguagePairDataset
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.sequence_generator import SequenceGenerator
+from fairseq.tasks import FairseqTask
+from fairseq_cli.generate import get_symbols_to_strip_from_output
+from torch import Tensor, nn
 
-from gift_fairseq.data import testsets
+from gift_fairseq.checkpoints.files import check_checkpoint
 from gift_fairseq.data.segmentation import Segmentation, Segmenter
-from gift_fairseq.files import write_whole
-from gift_fairseq.options import UserError, check_at_least
-from gift_fairseq.quiet import quiet
+from gift_fairseq.errors import UserError, fairseq_reads
 from gift_fairseq.tasks import gift_translation  # noqa: F401  registers the task
 
-# Batch sizes in multiples of 8, fairseq's default, would drop the sentences that remain; its default of one worker to
-# load data makes every test set wait for that worker's end. --max-len-a would make a hypothesis depend on its batch.
+# Batch sizes in multiples of 8, fairseq-generate's default, would drop the sentences that remain; its default of one
+# worker to load data makes every test set wait for that worker's end. --max-len-a would make a hypothesis depend on its
+# batch.
 GENERATOR_FLAGS = "--max-tokens 4000 --required-batch-size-multiple 1 --num-workers 0"
+REFUSED = "--path --beam --nbest --gen-subset --constraints --lm-path --replace-unk --score-reference".split()
 
 
-def fairseq_generate(arguments: List[str], output: Path) -> None:
-    """Runs fairseq-generate with the command line ``arguments`` and writes its output to the file ``output``, whole."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(suffix=".partial", dir=output.parent) as partial:
-        parsed = fairseq_options.parse_args_and_arch(
-            fairseq_options.get_generation_parser(), input_args=[*arguments, "--results-path", partial]
-        )
-        with quiet():
-            generate.main(parsed)
-        os.replace(Path(partial) / f"generate-{parsed.gen_subset}.txt", output)
+class Hypothesis(NamedTuple):
+    """A translation, and its score: the base-2 log-probability, averaged as fairseq's ``--lenpen`` says."""
 
-
-def read_best(path: Path) -> List[str]:
-    """The best hypothesis of every sentence in ``path``, in subwords, in the order of the test set.
-
-    fairseq-generate writes sentences by length, the best hypothesis first. :class:`UserError` where one is missing.
-    """
-    best: Dict[int, str] = {}
-    for line in path.read_text(encoding="utf-8").split("\n"):
-        if line.startswith("H-"):
-            number, _, text = line.split("\t", 2)
-            best.setdefault(int(number[2:]), text)
-    if sorted(best) != list(range(len(best))) or not best:
-        raise UserError(f"{path} lacks sentences: run fairseq-generate again, on the whole test set")
-    return [best[number] for number in range(len(best))]
-
-
-def add_search_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--search", choices=("beam", "greedy"), default="beam", help="default: beam")
-    parser.add_argument("--beam", type=int, default=5, metavar="N", help="beam size of beam, 2 or more; default: 5")
-
-
-def beam_size(options: argparse.Namespace) -> int:
-    """What fairseq's ``--beam`` is for the search options; :class:`UserError` if they make no sense."""
-    check_at_least("--beam", options.beam, 2)
-    return options.beam if options.search == "beam" else 1
+    score: float
+    text: str
 
 
 def search_name(beam: int) -> str:
@@ -71,77 +41,150 @@ def search_name(beam: int) -> str:
     return f"beam{beam}" if beam > 1 else "greedy"
 
 
-def parse_before_flags(parser: argparse.ArgumentParser, args=None) -> Tuple[argparse.Namespace, List[str]]:
-    """Options from what stands before ``--`` in ``args`` (default: the command line); what stands behind, as it is."""
-    args = sys.argv[1:] if args is None else list(args)
-    end = args.index("--") if "--" in args else len(args)
-    return parser.parse_args(args[:end]), args[end + 1 :]
+def generator_words(data: Path) -> List[str]:
+    """The arguments of fairseq-generate that say what is translated, and in which batches."""
+    pair = Segmentation.read(data)
+    return [str(data), "--task", "gift_translation", "-s", pair.src, "-t", pair.tgt, *GENERATOR_FLAGS.split()]
 
 
-def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--testset", metavar="NAME,...", help="test sets, or valid; default: all test sets")
-    parser.add_argument(
-        "--out", type=Path, metavar="RUN", help="folder for one checkpoint that lies in no run's folder"
-    )
-    parser.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT", help="RUN/checkpoints/FILE.pt")
+class Translator:
+    """The model of ``checkpoint`` over the folder ``data`` that the command prepare made.
 
-
-def subsets_of(options: argparse.Namespace) -> Dict[str, str]:
-    """The names of the test sets that are asked for, with fairseq's; :class:`UserError` if there is no such set."""
-    sets = options.testset.split(",") if options.testset else testsets.names(options.data)
-    return {name: testsets.subset_of(options.data, name) for name in sets}
-
-
-def runs_of(options: argparse.Namespace) -> Dict[Path, Path]:
-    """For every checkpoint the folder of its run, where its results go.
-
-    :class:`UserError` if nothing says which it is, or two checkpoints have the same.
+    ``flags`` are of fairseq-generate. :class:`UserError`, which calls the checkpoint ``option``, if a file is missing
+    or does not fit the others.
     """
-    runs: Dict[Path, Path] = {}
-    if options.out and len(options.checkpoints) > 1:
-        raise UserError(f"--out is {options.out}, but there are {len(options.checkpoints)} checkpoints: it takes one")
-    for checkpoint in options.checkpoints:
-        if options.out is None and checkpoint.parent.name != "checkpoints":
+
+    def __init__(self, data: Path, checkpoint: Path, flags: Sequence[str] = (), option: str = "CHECKPOINT"):
+        for name in (flag.split("=")[0] for flag in flags):
+            if name in REFUSED:
+                raise UserError(f"{name} stands after --, which is not taken there: use fairseq-generate itself")
+        self.checkpoint, pair = checkpoint, Segmentation.read(data)
+        self.source, self.target = Segmenter(data, pair.src), Segmenter(data, pair.tgt)
+        # a product that fconv makes of one beam size alone would be wrong for another
+        words = [*generator_words(data), "--no-beamable-mm", *flags]
+        with fairseq_reads("fairseq-generate"):
+            parser = fairseq_options.get_interactive_generation_parser()
+            parsed = fairseq_options.parse_args_and_arch(parser, words)
+        self.cfg = convert_namespace_to_omegaconf(parsed)
+        self.use_cuda = torch.cuda.is_available() and not self.cfg.common.cpu
+        self.task = tasks.setup_task(self.cfg.task)
+        check_checkpoint(option, str(checkpoint), self.task.source_dictionary, self.task.target_dictionary)
+        overrides = ast.literal_eval(self.cfg.common_eval.model_overrides)
+        self.models, _ = checkpoint_utils.load_model_ensemble([str(checkpoint)], overrides, self.task)
+        for model in self.models:
+            if self.cfg.common.fp16:
+                model.half()
+            if self.use_cuda:
+                model.cuda()
+            model.prepare_for_inference_(self.cfg)
+        self.max_positions = utils.resolve_max_positions(
+            self.task.max_positions(), *(model.max_positions() for model in self.models)
+        )
+        self._generators: Dict[int, SequenceGenerator] = {}
+
+    def generator(self, beam: int) -> SequenceGenerator:
+        """fairseq's, of this beam size; 1 is greedy."""
+        if beam not in self._generators:
+            generation = copy.deepcopy(self.cfg.generation)
+            generation.beam = beam
+            self._generators[beam] = self.task.build_generator(self.models, generation)
+        return self._generators[beam]
+
+    def dataset(self, subset: str) -> LanguagePairDataset:
+        """The binarized sentence pairs of fairseq's ``subset``."""
+        if subset not in self.task.datasets:
+            self.task.load_dataset(subset)
+        return self.task.dataset(subset)
+
+    def translate_set(self, name: str, subset: str, beam: int) -> List[str]:
+        """The translation of each sentence of the test set ``name``, fairseq's ``subset``, in order, detokenized.
+
+        :class:`UserError` if the model does not take as many tokens as a sentence has.
+        """
+        dataset = self.dataset(subset)
+        check_lengths(self.checkpoint, name, dataset, self.max_positions[:1])
+        return [hypotheses[0].text for hypotheses in self._hypotheses(dataset, beam, 1)]
+
+    def translate(self, lines: List[str], beam: int, nbest: int = 1, first_line: int = 1) -> List[List[Hypothesis]]:
+        """The ``nbest`` hypotheses of every line of raw text, in order; of a line without text, an empty one.
+
+        :class:`UserError` where a line has more subwords than the model has positions, counting from ``first_line``.
+        """
+        pieces = [self.source.encode(line) for line in lines]
+        most = self.max_positions[0] - 1  # and the end of the sentence
+        for number, line in enumerate(pieces, first_line):
+            if len(line.split()) > most:
+                raise UserError(f"line {number} has {len(line.split())} subwords, but the model takes at most {most}")
+        texts = [line for line in pieces if line]
+        found = iter(())
+        if texts:
+            tokens, lengths = self.task.get_interactive_tokens_and_lengths(texts, lambda text: text)
+            found = iter(self._hypotheses(self.task.build_dataset_for_inference(tokens, lengths), beam, nbest))
+        return [next(found) if line else [Hypothesis(0.0, "")] for line in pieces]
+
+    def _hypotheses(self, dataset: LanguagePairDataset, beam: int, nbest: int) -> List[List[Hypothesis]]:
+        if not self.cfg.generation.no_seed_provided:  # as fairseq-generate does before each set
+            np.random.seed(self.cfg.common.seed)
+            utils.set_torch_seed(self.cfg.common.seed)
+        generator, batch = self.generator(beam), self.cfg.dataset
+        samples = batches(self.task, dataset, batch.max_tokens, self.use_cuda, batch.batch_size)
+        prefix_size = self.cfg.generation.prefix_size
+        stripped = get_symbols_to_strip_from_output(generator)
+
+        def text_of(tokens: Tensor) -> str:
+            pieces = self.task.target_dictionary.string(tokens.int(), extra_symbols_to_ignore=stripped)
+            return self.target.decode(pieces)
+
+        found = search(self.task, self.models, generator, samples, nbest, prefix_size)
+        return [[Hypothesis(score / math.log(2), text_of(tokens)) for score, tokens in best] for best in found]
+
+
+def check_lengths(checkpoint: Path, name: str, dataset: LanguagePairDataset, limits: Sequence[int]) -> None:
+    """:class:`UserError` if a sentence of the test set ``name`` has more tokens than the model takes.
+
+    ``limits`` are those of the source and, where the target is read too, of the target.
+    """
+    for side, sizes, limit in zip(("source", "target"), (dataset.src_sizes, dataset.tgt_sizes), limits):
+        if sizes.max() > limit:
             raise UserError(
-                f"CHECKPOINT is {checkpoint}, but must be RUN/checkpoints/FILE.pt, or --out name the folder"
+                f"CHECKPOINT is {checkpoint}, which takes {limit} {side} tokens, but {name} has {sizes.max()} in a line"
             )
-        run = options.out or checkpoint.parent.parent
-        if run in runs.values():
-            raise UserError(f"CHECKPOINT is {checkpoint}, but must be the only one of {run}, whose results would mix")
-        runs[checkpoint] = run
-    return runs
 
 
-def main(args=None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m gift_fairseq.evaluation.translate",
-        description=__doc__.split("\n")[0],
-        epilog=f"What follows -- goes to fairseq-generate, after {GENERATOR_FLAGS}.",
+def search(
+    task: FairseqTask,
+    models: Sequence[nn.Module],
+    generator: SequenceGenerator,
+    samples: Iterator[Dict],
+    nbest: int = 1,
+    prefix_size: int = 0,
+) -> List[List[Tuple[float, Tensor]]]:
+    """For every sentence in the order of the data set, its best hypotheses: score, and token ids on the CPU.
+
+    The score is in nats. The ids end in ``</s>``. The first ``prefix_size`` are those of the reference.
+    """
+    found: Dict[int, List[Tuple[float, Tensor]]] = {}
+    for sample in samples:
+        prefix = sample["target"][:, :prefix_size] if prefix_size > 0 else None
+        for i, best in zip(sample["id"].tolist(), task.inference_step(generator, models, sample, prefix)):
+            found[i] = [(float(it["score"]), it["tokens"].cpu()) for it in best[:nbest]]
+    return [found[i] for i in range(len(found))]
+
+
+def batches(
+    task: FairseqTask,
+    dataset: LanguagePairDataset,
+    max_tokens: int,
+    use_cuda: bool,
+    max_sentences: Optional[int] = None,
+) -> Iterator[Dict]:
+    """Every sentence of ``dataset``, in batches of at most ``max_tokens`` padded tokens, or of one sentence."""
+    iterator = task.get_batch_iterator(
+        dataset,
+        max_tokens=max(max_tokens, int(dataset.sizes.max())),
+        max_sentences=max_sentences,
+        required_batch_size_multiple=1,
+        disable_iterator_cache=True,
     )
-    parser.add_argument("data", type=Path, metavar="DATA", help="the data folder of scripts/prepare.sh")
-    add_search_options(parser)
-    add_checkpoint_options(parser)
-    options, flags = parse_before_flags(parser, args)
-    beam = beam_size(options)
-    segmentation = Segmentation.read(options.data)
-    subsets, runs = subsets_of(options), runs_of(options)
-    segmenter = Segmenter(options.data, segmentation.tgt)
-    for checkpoint, run in runs.items():
-        for name, subset in subsets.items():
-            print(f"  {run.name}: {name}, {search_name(beam)}", flush=True)
-            output = run / "generate" / f"{name}.{search_name(beam)}"
-            try:
-                fairseq_generate(
-                    [str(options.data), "--task", "gift_translation", "-s", segmentation.src, "-t", segmentation.tgt]
-                    + ["--path", str(checkpoint), "--beam", str(beam), "--gen-subset", subset]
-                    + [*GENERATOR_FLAGS.split(), *flags],
-                    Path(f"{output}.log"),
-                )
-                lines = [segmenter.decode(line) for line in read_best(Path(f"{output}.log"))]
-                write_whole(f"{output}.txt", "".join(line + "\n" for line in lines))
-            except OSError as error:
-                raise UserError(f"{error.filename or output} cannot be written or read: {error.strerror}") from None
-
-
-if __name__ == "__main__":
-    main()
+    for sample in iterator.next_epoch_itr(shuffle=False):
+        yield utils.move_to_cuda(sample) if use_cuda else sample

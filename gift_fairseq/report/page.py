@@ -124,7 +124,7 @@ def page(
     if samples:
         note = (
             f"The {len(samples)} sentences of {column_title(column)} on which the systems differ most: by the distance "
-            "of the best and the worst sentence-level chrF2, which stands behind the name. Marked is what differs from "
+            "of the best and the worst sentence-level chrF2, which stands after the name. Marked is what differs from "
             "the (first) reference; ∧: words are missing there. Of several seeds the first is shown."
         )
         parts["Samples"] = _notes([note]) + "\n".join(map(_sample, samples))

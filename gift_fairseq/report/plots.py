@@ -5,6 +5,7 @@ import io
 import math
 import textwrap
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 import matplotlib
@@ -13,15 +14,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gift_fairseq.evaluation.scores import testset_of
-from gift_fairseq.files import write_whole, written_whole
+from gift_fairseq.io import write_whole, written_whole
 from gift_fairseq.report.runs import Run
-from gift_fairseq.report.systems import System, baseline_of, mean
+from gift_fairseq.report.systems import System, SystemRow, baseline_of
 
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = "osD^vPX"
 LINES = ("-", (0, (6, 2)), (0, (2, 2)), (0, (6, 2, 1, 2)), (0, (10, 2)))
 HATCHES = ("", "//", "..", "\\\\", "xx", "--", "oo")
-FEW = 20  # tokens: a mean over fewer is not drawn
+FEW = 20  # tokens: a mean over fewer is left out
 STYLE = {"font.size": 12, "svg.hashsalt": "gift_fairseq", "axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True}
 
 
@@ -70,9 +71,7 @@ class Painter:
         self.plots.append(Plot(name, title, caption, svg.getvalue()))
 
 
-def paint(
-    systems: Sequence[System], rows: Sequence[Dict[str, Any]], columns: Sequence[str], folder: Path
-) -> List[Plot]:
+def paint(systems: Sequence[System], rows: Sequence[SystemRow], columns: Sequence[str], folder: Path) -> List[Plot]:
     """All figures for which there is something to show, written to ``folder``."""
     painter = Painter(folder)
     with matplotlib.rc_context(STYLE):
@@ -117,21 +116,21 @@ def learning_curves(painter: Painter, systems: Sequence[System]) -> None:
     curves(
         "learning-validation",
         "Fine-tuning: validation",
-        "NLL on the gold inputs of the validation set, a line for each run; update 0 is the baseline. Less is better.",
+        "NLL on gold prefixes of the validation set, a line for each run; update 0 is the baseline. Less is better.",
         ((index, run, "valid", {}) for index, run in tuned),
     )
     curves(
         "learning-training",
         "Fine-tuning: training",
-        "NLL on the inputs that each strategy reads in training: on its own output it is higher, so levels do not "
-        "compare across strategies.",
+        "NLL on the decoder inputs of each strategy in training: after model-generated prefixes it is higher, so "
+        "levels do not compare across strategies.",
         ((index, run, "inner", {}) for index, run in tuned),
     )
     looks = (("inner", {"label": ", training", "marker": "", "linestyle": "--"}), ("valid", {"label": ", validation"}))
     curves(
         "learning-baseline",
         "Baseline: training and validation",
-        "NLL on gold inputs while the baseline was trained: of the training set (dashed) and of the validation set.",
+        "NLL on gold prefixes while the baseline was trained: of the training set (dashed) and of the validation set.",
         ((i, run, kind, dict(look)) for i, run in numbered if not run.started_from for kind, look in looks),
     )
 
@@ -140,29 +139,25 @@ def _curve(run: Run, kind: str, baseline: Optional[Run]) -> Tuple[List[float], L
     """Updates and NLL, nats a token, of what fairseq logged in bits; in validation from ``baseline`` on."""
     (updates, key), entries = NLL[kind], getattr(run.log, kind)
     points = [(entry[updates], entry[key] * math.log(2)) for entry in entries if key in entry]
-    before = baseline.log.gold_nll(run.started_from.rpartition("/")[2]) if baseline and kind == "valid" else None
+    before = baseline.log.gold_nll(Path(run.started_from).name) if baseline and kind == "valid" else None
     if points and before is not None:
         points.insert(0, (0.0, before))
     return [x for x, _ in points], [y for _, y in points]
 
 
-def bleu_by_length(painter: Painter, rows: Sequence[Dict[str, Any]], column: str, number: int) -> None:
+def bleu_by_length(painter: Painter, rows: Sequence[SystemRow], column: str, number: int) -> None:
     """BLEU of buckets of source length, by the ``column`` TESTSET.SEARCH."""
-    scored = [
-        (index, row, row["scores"][column]["bleu_by_length"])
-        for index, row in enumerate(rows)
-        if column in row["scores"]
-    ]
+    scored = [(index, row, row.scores[column].bleu_by_length) for index, row in enumerate(rows) if column in row.scores]
     if not scored:
         return
     name, _, search = column.rpartition(".")
     figure, axes = painter.start("Source length (words; below: sentences)", "BLEU")
     for index, row, buckets in scored:
         x = [i + 0.03 * (index - (len(rows) - 1) / 2) for i in range(len(buckets))]
-        axes.plot(x, [bucket["bleu"] for bucket in buckets], label=_text(row["name"]), **look(index))
+        axes.plot(x, [bucket.bleu for bucket in buckets], label=_text(row.name), **look(index))
     buckets = scored[0][2]
-    words = [f"{b['from']}–{b['to']}" if b["to"] else f"{b['from']}+" for b in buckets]
-    axes.set_xticks(range(len(buckets)), [f"{w}\n({b['sentences']})" for w, b in zip(words, buckets)])
+    words = [f"{b.from_}–{b.to}" if b.to else f"{b.from_}+" for b in buckets]
+    axes.set_xticks(range(len(buckets)), [f"{w}\n({b.sentences})" for w, b in zip(words, buckets)])
     axes.set_ylim(bottom=max(0, axes.get_ylim()[0]))
     caption = (
         f"BLEU by source length on {name} ({search.replace('beam', 'beam ')}). Buckets with few sentences are noisy."
@@ -185,8 +180,9 @@ def accuracy_by_position(painter: Painter, systems: Sequence[System], name: str,
         axes.plot([], [], color="grey", linestyle="-", label="solid: teacher-forced")
         axes.plot([], [], color="grey", linestyle="--", label="dashed: free-running")
         caption = (
-            f"How often the next token is right at each position of {name}: reading the reference (solid), and reading "
-            f"its own greedy output (dashed). Positions with fewer than {FEW} tokens are left out."
+            f"Share of oracle-optimal next tokens at each position of {name}: in teacher-forced decoding (solid), "
+            "where that is the reference's token, and in free-running greedy decoding (dashed). Positions with fewer "
+            f"than {FEW} tokens are left out."
         )
         painter.finish(figure, f"accuracy-by-position-{number + 1}", f"Accuracy by position: {name}", caption)
 
@@ -195,36 +191,29 @@ def _accuracy(curves: Sequence[Dict[str, List[Optional[float]]]]) -> Tuple[List[
     """Positions and the mean accuracy there, %, as far as every curve has tokens enough."""
     x, y = [], []
     for values in zip(*(zip(c.get("position", []), c.get("tokens", []), c.get("accuracy", [])) for c in curves)):
-        accuracy = mean([value[2] for value in values])
-        if accuracy is not None and all((value[1] or 0) >= min(FEW, curves[0]["tokens"][0] or 0) for value in values):
+        enough = all((tokens or 0) >= min(FEW, curves[0]["tokens"][0] or 0) for _, tokens, _ in values)
+        if enough and all(accuracy is not None for _, _, accuracy in values):
             x.append(values[0][0])
-            y.append(100 * accuracy)
+            y.append(100 * fmean(accuracy for _, _, accuracy in values))
     return x, y
 
 
-def bars(
-    painter: Painter, rows: Sequence[Dict[str, Any]], name: str, title: str, unit: str, keys: Dict[str, str]
-) -> None:
-    """A group of bars for every system; ``keys`` are those of its row, with the words for the legend."""
-    if all(row[key] is None for row in rows for key in keys):
+def bars(painter: Painter, rows: Sequence[SystemRow], name: str, title: str, unit: str, keys: Dict[str, str]) -> None:
+    """A group of bars for every system; ``keys`` are fields of Training, with the words for the legend."""
+    values = [[getattr(row.training, key) for key in keys] for row in rows]
+    if all(value is None for row in values for value in row):
         return
     figure, axes = painter.start(unit, "", height=1.2 + 0.5 * len(rows))
     thickness = 0.8 / len(keys)
-    longest = max(row[key] or 0 for row in rows for key in keys)
-    for index, row in enumerate(rows):
-        for place, key in enumerate(keys):
-            y, value = index + (place - (len(keys) - 1) / 2) * thickness, row[key]
+    longest = max(value or 0 for row in values for value in row)
+    for index, row in enumerate(values):
+        for place, (value, word) in enumerate(zip(row, keys.values())):
+            y = index + (place - (len(keys) - 1) / 2) * thickness
             style = {"color": COLOURS[index % 7], "alpha": 0.45 if place else 0.85, "hatch": HATCHES[index % 7]}
             axes.barh(y, value or 0, thickness * 0.92, edgecolor="white", **style)
-            said = (
-                "missing"
-                if value is None
-                else f"{value:,.0f} {keys[key]}"
-                if value >= 100
-                else f"{value:.3g} {keys[key]}"
-            )
-            axes.text((value or 0) + longest * 0.01, y, said, va="center", fontsize=9)
-    axes.set_yticks(range(len(rows)), [_text(textwrap.fill(row["name"], 22)) for row in rows])
+            label = "missing" if value is None else f"{value:{',.0f' if value >= 100 else '.3g'}} {word}"
+            axes.text((value or 0) + longest * 0.01, y, label, va="center", fontsize=9)
+    axes.set_yticks(range(len(rows)), [_text(textwrap.fill(row.name, 22)) for row in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, longest * 1.35)
     axes.grid(axis="y", visible=False)

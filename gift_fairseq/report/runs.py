@@ -9,62 +9,28 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
 
+import gift_fairseq.criterions  # noqa: F401  registers the strategies, whose options are asked for
+from gift_fairseq import runs
 from gift_fairseq.data import testsets
-from gift_fairseq.evaluation.scores import hypotheses_of, testset_of
-from gift_fairseq.options import UserError
+from gift_fairseq.errors import UserError
+from gift_fairseq.evaluation.scores import Score, testset_of
 
 CONTROL = "gift_standard"
-# flags in which runs of one system differ
-OF_A_RUN = {"--seed", "--save-dir", "--log-file", "--tensorboard-logdir", "--wandb-project"}
+LAST = runs.checkpoint_file("last")
 
 Numbers = Dict[str, float]
 
 
-def read_json(path: Path) -> Any:
-    """What ``path`` holds; None if it is missing or half-written."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+def own_options(criterion: str) -> Dict[str, Any]:
+    """The options that ``criterion`` has beyond the control's, with their defaults.
 
-
-def read_text(path: Path) -> str:
-    """Without blank ends; empty if ``path`` is missing."""
-    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
-
-
-def read_flags(command: str) -> Dict[str, str]:
-    """``{"--flag": "value"}`` of a fairseq-train command line, "" for a switch; the last of each, as argparse reads it.
-
-    DATA is under ``data``. Empty if ``command`` is no such line.
+    Not those that it takes over from fairseq's own options (``${...}``).
     """
-    try:
-        words = shlex.split(command)
-    except ValueError:  # half-written
+    if criterion not in CRITERION_DATACLASS_REGISTRY:
         return {}
-    names = [Path(word).name for word in words]
-    if "fairseq-train" not in names:
-        return {}
-    found: Dict[str, List[str]] = {"data": []}
-    values = found["data"]
-    for word in words[names.index("fairseq-train") + 1 :]:
-        if word.startswith("--"):
-            flag, equals, value = word.partition("=")
-            values = found[flag] = [value] if equals else []
-        else:
-            values.append(word)
-    return {flag: " ".join(values) for flag, values in found.items()}
-
-
-def own_flags(criterion: str) -> List[str]:
-    """The flags that ``criterion`` has beyond the control's; not those of fairseq that it only reads (``${...}``)."""
-    names = [
-        [field.name for field in fields(CRITERION_DATACLASS_REGISTRY[name]) if not str(field.default).startswith("${")]
-        if name in CRITERION_DATACLASS_REGISTRY
-        else []
-        for name in (criterion, CONTROL)
-    ]
-    return ["--" + name.replace("_", "-") for name in names[0] if name not in names[1]]
+    control = {field.name for field in fields(CRITERION_DATACLASS_REGISTRY[CONTROL])}
+    own = [field for field in fields(CRITERION_DATACLASS_REGISTRY[criterion]) if field.name not in control]
+    return {field.name: field.default for field in own if not str(field.default).startswith("${")}
 
 
 class Log:
@@ -112,107 +78,111 @@ class Log:
         return sum(n * epoch[key] for n, epoch in zip(weights, self.train)) / sum(weights)
 
     def gold_nll(self, checkpoint: str) -> Optional[float]:
-        """NLL on the validation set's gold inputs, nats a token, of the checkpoint FILE.pt; None if not logged."""
+        """NLL on gold prefixes of the validation set, nats a token, of the checkpoint FILE.pt; None if not logged."""
         known = [entry for entry in self.valid if "valid_nll_loss" in entry and "valid_loss" in entry]
-        if not known or checkpoint not in ("checkpoint_best.pt", "checkpoint_last.pt"):
+        if not known or checkpoint not in (LAST, runs.checkpoint_file("best")):
             return None
-        entry = known[-1] if "last" in checkpoint else min(known, key=lambda entry: entry["valid_loss"])
+        entry = known[-1] if checkpoint == LAST else min(known, key=lambda entry: entry["valid_loss"])
         return entry["valid_nll_loss"] * math.log(2)  # logged in bits
 
 
 @dataclass
 class Run:
-    """``reason`` says why the run has no scores; it is empty if it has. ``trained``: training is finished. ``scores``
-    and ``exposure`` are what gift_fairseq.evaluation wrote, by TESTSET.SEARCH and by TESTSET."""
+    """A run as far as it came."""
 
     folder: Path
     name: str
     command: str
-    flags: Dict[str, str]
+    options: Dict[str, Any]  # fairseq's, typed; empty if the run was not trained by this command line
     log: Log
-    trained: bool
-    reason: str
-    scores: Dict[str, Dict[str, Any]]
-    exposure: Dict[str, Dict[str, Any]]
+    trained: bool  # to the end
+    reason: str  # why the run has no scores; empty if it has
+    scores: Dict[str, Score]  # by TESTSET.SEARCH
+    exposure: Dict[str, Dict[str, Any]]  # by TESTSET, what gift_fairseq.evaluation.exposure wrote
     commit: str
     versions: str
 
     @property
     def seed(self) -> Optional[int]:
-        seed = self.flags.get("--seed", "")
-        return int(seed) if seed.isdigit() else None
+        return self.options.get("seed")
 
     @property
     def criterion(self) -> str:
-        return self.flags.get("--criterion", "")
+        return self.options.get("criterion", "")
 
     @property
     def started_from(self) -> str:
         """The checkpoint that was fine-tuned; empty for a baseline, also for one that was not trained here."""
-        return self.flags.get("--finetune-from-model", "")
+        return self.options.get("finetune_from_model") or ""
 
     @property
     def strategy(self) -> Tuple[str, ...]:
-        """The criterion and the flags that are its own."""
-        own = own_flags(self.criterion)
-        return (self.criterion, *(f"{flag} {self.flags[flag]}".strip() for flag in own if flag in self.flags))
+        """The criterion, and its own options where they are not the default."""
+        set_ = [
+            (name, self.options[name])
+            for name, default in own_options(self.criterion).items()
+            if name in self.options and self.options[name] != default
+        ]
+        flags = ["--" + name.replace("_", "-") + ("" if value is True else f" {value}") for name, value in set_]
+        return (self.criterion, *flags)
 
     @property
-    def rest(self) -> Dict[str, str]:
-        """All flags that say neither which strategy it is nor which run."""
-        apart = {"--criterion", *own_flags(self.criterion), *OF_A_RUN}
-        return {flag: value for flag, value in self.flags.items() if flag not in apart}
+    def rest(self) -> Dict[str, Any]:
+        """All options that say neither which strategy it is nor which seed."""
+        apart = {"criterion", "seed", *own_options(self.criterion)}
+        return {name: value for name, value in self.options.items() if name not in apart}
 
     def hypotheses(self, column: str) -> List[str]:
-        return hypotheses_of(self.folder, column)
+        return runs.Run(self.folder).hypotheses(column)
 
     def source(self, column: str) -> List[str]:
-        return testsets.raw_lines(self.folder, testset_of(column), self.scores[column]["src"])
+        return testsets.raw_lines(self.folder, testset_of(column), self.scores[column].src)
 
     def references(self, column: str) -> List[List[str]]:
-        return testsets.references(self.folder, testset_of(column), self.scores[column]["tgt"])
+        return testsets.references(self.folder, testset_of(column), self.scores[column].tgt)
 
 
-def _complete(folder: Path, column: str, score: Any) -> bool:
-    """Whether all that the report reads of a score is there."""
-    if not isinstance(score, dict) or not {"bleu", "bleu_ci", "ter", "src", "tgt"} <= score.keys():
-        return False  # of a version before this report
+def _score(run: runs.Run, column: str, found: Any) -> Optional[Score]:
+    """None if anything that the report needs of it is missing, as in scores of an earlier version."""
     try:
-        texts = [testsets.raw_lines(folder, testset_of(column), score[side]) for side in ("src", "tgt")]
-        return all(len(text) == score["sentences"] for text in (*texts, hypotheses_of(folder, column)))
-    except (OSError, ValueError, UserError):
-        return False
+        score = Score.of_json(found)
+        sides = [testsets.raw_lines(run.folder, testset_of(column), language) for language in (score.src, score.tgt)]
+        texts = (*sides, run.hypotheses(column))
+    except (OSError, ValueError, TypeError, KeyError, UserError):
+        return None
+    return score if all(len(text) == score.sentences for text in texts) else None
 
 
 def read_run(folder: Path) -> Run:
     """The run in ``folder``, however far it came; what is half-written counts as missing."""
-    folder = Path(folder)
-    command, log_file = read_text(folder / "command.sh"), folder / "train.log"
-    flags, log = read_flags(command), Log(read_text(log_file))
-    scores = read_json(folder / "scores.json")
+    run = runs.Run(Path(folder))
+    record = run.record()
+    log = Log(run.log_file.read_text(encoding="utf-8", errors="replace") if run.log_file.is_file() else "")
+    scores = runs.read_json(run.scores_file)
     scores = scores if isinstance(scores, dict) else {}
-    complete = {column: score for column, score in scores.items() if _complete(folder, column, score)}
-    reason = ""
-    if log_file.is_file() or command:
-        if not (log.finished or (folder / "done" / "train").is_file()):
-            planned = flags.get("--max-update", "")
+    complete = {column: _score(run, column, found) for column, found in scores.items()}
+    complete = {column: score for column, score in complete.items() if score}
+    options, reason = record.get("fairseq", {}), ""
+    if run.log_file.is_file() or record:
+        if not (log.finished or run.is_done("train")):
+            planned = options.get("max_update")
             reason = f"training not finished: {log.updates}{f' of {planned}' if planned else ''} updates"
     elif not scores:
         reason = "not trained"
     trained = not reason
     if trained and not complete:
-        reason = "scores out of date: run scripts/evaluate.sh again" if scores else "not evaluated"
-    exposure = {path.stem: read_json(path) for path in sorted((folder / "exposure").glob("*.json"))}
+        reason = "scores out of date: evaluate it again" if scores else "not evaluated"
+    exposure = {name: runs.read_json(run.exposure(name)) for name in run.measured()}
     return Run(
-        folder=folder,
-        name=folder.resolve().name,
-        command=command,
-        flags=flags,
+        folder=run.folder,
+        name=run.folder.resolve().name,
+        command=shlex.join(record.get("words", [])),
+        options=options,
         log=log,
         trained=trained,
         reason=reason,
         scores={} if reason else complete,
         exposure={name: found for name, found in exposure.items() if trained and isinstance(found, dict)},
-        commit=read_text(folder / "commit.txt"),
-        versions=read_text(folder / "versions.txt"),
+        commit=record.get("commit", ""),
+        versions="\n".join(record.get("versions", [])),
     )

@@ -69,8 +69,8 @@ def most_different(systems: Sequence[System], column: str, most: int = MOST) -> 
             source,
             wanted,
             [Output(name, chrf, pieces(text, wanted[0])) for (name, _), text, chrf in zip(shown, texts, chrfs)],
-            first.scores[column]["src"],
-            first.scores[column]["tgt"],
+            first.scores[column].src,
+            first.scores[column].tgt,
         )
         for spread, index, source, wanted, texts, chrfs in found[:most]
         if spread > 0

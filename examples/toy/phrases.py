@@ -1,6 +1,6 @@
 """Agreement in the toy language pair: articles, adjective endings, cases, contractions, numbers, clauses.
 
-Everything here is a function of its arguments; what is drawn at random is in ``toy_sentences``.
+Everything here is a function of its arguments; what is drawn at random is in ``sentences.py``.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gift_fairseq.data.toy_lexicon import FINITE, NAMES, POSSESSIVES, Adjective, Noun, Verb
+from lexicon import FINITE, NAMES, POSSESSIVES, Adjective, Noun, Verb
 
 CASES = ("nom", "acc", "dat")
 

@@ -10,8 +10,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from gift_fairseq.data import toy_lexicon as lexicon
-from gift_fairseq.data.toy_phrases import (
+import lexicon
+from phrases import (
     CASES,
     Clause,
     Phrase,

@@ -1,26 +1,20 @@
 """What the strategies cost: time and memory of an update, and how rollouts grow, against peers on the same batches.
 
-``python -m gift_fairseq.benchmark`` (``scripts/benchmark.sh``) measures in one process, interleaved: every round runs
-all variants, each round beginning with another one, so that a machine that slows down slows all of them. The model is
-untrained; a rollout to the gold length costs the same whatever the words are, and one that may end itself hardly does
-before the gold length, where it is cut here. All sentences of a batch have the same length, which is the engine's worst
-case: it computes nothing for sentences that have ended.
+All variants run in one process, interleaved: every round runs all of them, each round beginning with another one, so
+that a machine that slows down slows all alike. The model is untrained; a rollout to the gold length costs the same
+whatever the words are, and one that may end itself hardly does before the gold length, where it is cut here. All
+sentences of a batch have the same length, which is the engine's worst case: it computes nothing for sentences that have
+ended.
 """
 
-import argparse
 import contextlib
 import ctypes
-import json
-import math
 import platform
 import random
 import statistics
-import sys
 import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
-from unittest import mock
 
 import torch
 from fairseq import options as fairseq_options
@@ -31,13 +25,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from gift_fairseq import memory, prefixes, rollout
-from gift_fairseq.clock import now
-from gift_fairseq.files import write_whole
-from gift_fairseq.options import UserError, check_at_least
-from gift_fairseq.quiet import quiet
-from gift_fairseq.rollout import stepwise
+import gift_fairseq.criterions  # noqa: F401  registers the strategies
+from gift_fairseq import metrics, rollout
+from gift_fairseq.errors import fairseq_reads
+from gift_fairseq.prefixes import tensors
+from gift_fairseq.prefixes.source import Symbols
 from gift_fairseq.rollout.incremental import IncrementalSteps
+from gift_fairseq.substitution import decoder_reads
 from gift_fairseq.tasks import gift_translation  # noqa: F401  registers the task
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -49,13 +43,13 @@ STRATEGIES = {
     "auxiliary": "gift_auxiliary",
     "recurrent": "gift_recurrent",
     "recurrent, two passes": "gift_recurrent --passes 2",
-    "recurrent, gold beside own": "gift_recurrent --mle-weight 0.5",
+    "recurrent, gold prefixes beside": "gift_recurrent --mle-weight 0.5",
     "recurrent, bf16 rollout": "gift_recurrent --rollout-dtype bf16",
     EVERY_UPDATE: GENERATE,
-    "generative, every update, drawn": f"{GENERATE} --choose sample",
+    "generative, every update, sampled": f"{GENERATE} --choose sample",
     "generative, every update, oracle": f"{GENERATE} --targets oracle --length-cap 1",
     "generative, every update, bf16 rollout": f"{GENERATE} --rollout-dtype bf16",
-    "risk, every update, 4 drawn": f"{RISK} --length-cap 1",
+    "risk, every update, 4 sampled": f"{RISK} --length-cap 1",
     "risk, every update, beam of 4": f"{RISK} --candidates-from beam --length-cap 1",
     "peer: fairseq's label_smoothed_cross_entropy": "label_smoothed_cross_entropy",
 }
@@ -95,11 +89,11 @@ def measure(variants: Dict[str, Callable[[], Any]], rounds: int, device: torch.d
     for number in tqdm(range(rounds), disable=None, leave=False):
         for name in names[number % len(names) :] + names[: number % len(names)]:
             _give_back_free_memory()
-            memory.take_peak()
-            start = now(device)
+            metrics.take_peak()
+            start = metrics.now(device)
             variants[name]()
-            measured[name].seconds.append(now(device) - start)
-            measured[name].peaks.append(memory.take_peak())
+            measured[name].seconds.append(metrics.now(device) - start)
+            measured[name].peaks.append(metrics.take_peak())
     return {name: result.summary(measured[names[0]]) for name, result in measured.items()}
 
 
@@ -140,8 +134,9 @@ class Bench:
 
     def _config(self, criterion: str):
         arguments = [*self.arguments, "--label-smoothing", "0.1", "--criterion", *criterion.split()]
-        parser = fairseq_options.get_training_parser()
-        return convert_namespace_to_omegaconf(fairseq_options.parse_args_and_arch(parser, arguments))
+        with fairseq_reads("fairseq-train"):
+            parsed = fairseq_options.parse_args_and_arch(fairseq_options.get_training_parser(), arguments)
+        return convert_namespace_to_omegaconf(parsed)
 
     def criterion(self, flags: str) -> nn.Module:
         """The criterion of ``flags``, its name first."""
@@ -171,19 +166,28 @@ class Bench:
 
         return call
 
-    def over_incremental_state(self, call: Callable[[], Any]) -> Callable[[], Any]:
-        """``call``, rolling out as fairseq's own decoding steps do."""
 
-        def called() -> Any:
-            with mock.patch.dict(stepwise._steps_class, {self.model.decoder: IncrementalSteps}):
-                return call()
+def over_incremental_state(criterion: nn.Module) -> Callable[..., Any]:
+    """The loss of ``criterion``, a standard one, on what fairseq's own decoding steps generate greedily."""
+    greedy = rollout.Sampler(criterion.symbols.forbidden)
 
-        return called
+    def loss_of(model: nn.Module, sample: Dict[str, Any]):
+        def substitute(gold_inputs: Tensor, encoder_out: Any, _extra: Dict[str, Any]):
+            predictions = rollout.free_running(
+                model.decoder, gold_inputs, encoder_out, greedy, criterion.symbols.pad, engine=IncrementalSteps
+            )
+            generated = tensors.replaceable(gold_inputs, criterion.symbols.pad)
+            return tensors.replace(gold_inputs, predictions, generated), encoder_out
+
+        with decoder_reads(model.decoder, substitute):
+            return criterion(model, sample)
+
+    return loss_of
 
 
 def uncached_back_propagation(criterion: nn.Module) -> Callable[..., Any]:
     """Loss of free-running generation by steps that keep nothing and all carry gradient: a forward of every prefix."""
-    greedy = rollout.Choice(criterion.forbidden)
+    greedy = rollout.Sampler(criterion.symbols.forbidden)
 
     def loss_of(model: nn.Module, sample: Dict[str, Any]):
         net_input, target = sample["net_input"], sample["target"]
@@ -195,7 +199,7 @@ def uncached_back_propagation(criterion: nn.Module) -> Callable[..., Any]:
             chosen = greedy(output[:, -1].detach().clone())
             inputs = torch.cat([inputs, chosen.unsqueeze(1)], dim=1)
         lprobs = model.get_normalized_probs((torch.cat(logits, dim=1), None), log_probs=True)
-        return criterion.plain_loss_terms(lprobs, target, reduce=True)
+        return criterion.gold_targets.losses(lprobs, target, reduce=True)
 
     return loss_of
 
@@ -204,30 +208,30 @@ def measure_updates(bench: Bench, sentences: int, length: int, rounds: int) -> D
     """Every strategy and the peers, one update on the same batch."""
     sample = bench.batch(sentences, length)
     variants = {name: bench.update(bench.criterion(flags), sample) for name, flags in STRATEGIES.items()}
-    variants[INCREMENTAL] = bench.over_incremental_state(variants[EVERY_UPDATE])
+    variants[INCREMENTAL] = bench.update(over_incremental_state(bench.criterion(STRATEGIES[STANDARD])), sample)
     measured = measure(variants, rounds, bench.device)
     # apart: its rounds take so long that a machine has time to change
-    uncached = bench.update(uncached_back_propagation(bench.criterion("gift_standard")), sample)
+    uncached = bench.update(uncached_back_propagation(bench.criterion(STRATEGIES[STANDARD])), sample)
     pair = measure({STANDARD: variants[STANDARD], UNCACHED: uncached}, min(rounds, 3), bench.device)
     return {**measured, UNCACHED: pair[UNCACHED]}
 
 
 def measure_rollout(bench: Bench, sentences: int, length: int, rounds: int) -> Dict[str, Dict[str, Any]]:
-    """Choosing tokens only: one parallel pass, the engine, and fairseq's incremental steps."""
+    """Generating tokens only: one parallel pass, the engine, and fairseq's incremental steps."""
     net_input = bench.batch(sentences, length)["net_input"]
     words = bench.task.target_dictionary
-    greedy, padding = rollout.Choice(prefixes.forbidden_ids(words)), words.pad()
+    greedy, padding = rollout.Sampler(Symbols.of(words).forbidden), words.pad()
     decoder, gold_inputs = bench.model.decoder, net_input["prev_output_tokens"]
     with torch.no_grad():
         encoder_out = bench.model.encoder(net_input["src_tokens"], src_lengths=net_input["src_lengths"])
 
-    def free_running() -> Tensor:
-        return rollout.free_running(decoder, gold_inputs, encoder_out, greedy, padding)
+    def free_running(engine: Optional[type] = None) -> Tensor:
+        return rollout.free_running(decoder, gold_inputs, encoder_out, greedy, padding, engine=engine)
 
     variants = {
         "parallel": lambda: rollout.teacher_forced(decoder, gold_inputs, encoder_out, greedy),
         "engine": free_running,
-        "incremental": bench.over_incremental_state(free_running),
+        "incremental": lambda: free_running(IncrementalSteps),
     }
     return measure(variants, rounds, bench.device)
 
@@ -281,77 +285,3 @@ def machine(device: torch.device) -> str:
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
         name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
     return f"{torch.get_num_threads()} threads, {name}, torch {torch.__version__}"
-
-
-def parse(args=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m gift_fairseq.benchmark",
-        description=__doc__.split("\n")[0],
-        epilog="What follows -- goes to fairseq's model, for example -- --encoder-layers 3.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", default=device, choices=["cpu", "cuda"])
-    parser.add_argument("--arch", default="transformer_wmt_en_de", help="fairseq's name of the model")
-    parser.add_argument("--dtype", default="fp32", choices=DTYPES, help="of weights and arithmetic")
-    parser.add_argument("--sentences", type=int, default=32, metavar="N", help="of a batch, 1 or more")
-    parser.add_argument("--length", type=int, default=25, metavar="N", help="tokens of a sentence, 2 or more")
-    parser.add_argument("--vocabulary", type=int, default=8000, metavar="N", help="words, 8 or more")
-    parser.add_argument("--rounds", type=int, default=9, metavar="N", help="calls of every variant, 1 or more")
-    for option, default, unit in (
-        ("--lengths", [50, 100, 200], "tokens a sentence"),
-        ("--batches", [8, 128], "sentences"),
-        ("--vocabularies", [32000], "words"),
-    ):
-        help_ = f"rollouts are measured at these sizes too ({unit}); none: nothing behind the option"
-        parser.add_argument(option, type=int, nargs="*", default=default, metavar="N", help=help_)
-    parser.add_argument("--json", metavar="FILE", help="also written here; default: nowhere")
-    parser.add_argument("flags", nargs="*", help=argparse.SUPPRESS)
-    options = parser.parse_args(args)
-    for option, least in (("sentences", 1), ("length", 2), ("vocabulary", 8), ("rounds", 1)):
-        check_at_least(f"--{option}", getattr(options, option), least)
-    for option, least in (("lengths", 2), ("batches", 1), ("vocabularies", 8)):
-        for value in getattr(options, option):
-            check_at_least(f"--{option}", value, least)
-    if options.json and not Path(options.json).absolute().parent.is_dir():
-        raise UserError(f"--json is {options.json}, but its folder does not exist")
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device is cuda, but torch sees no CUDA device here")
-    return options
-
-
-def main(args=None) -> None:
-    options = parse(args)
-    with quiet():
-        run(options)
-
-
-def run(options: argparse.Namespace) -> None:
-    """Measures and prints all that ``options`` ask for."""
-    device, dtype = torch.device(options.device), DTYPES[options.dtype]
-    rate = matrix_rate(device, dtype)
-    print(f"{machine(device)}; {options.arch}, {options.dtype}; matrix products: {rate:.0f} GFLOP/s\n", flush=True)
-    bench = Bench(options.arch, options.vocabulary, device, dtype, options.flags)
-    updates = measure_updates(bench, options.sentences, options.length, options.rounds)
-    print(f"{options.sentences} sentences of {options.length} tokens, vocabulary {options.vocabulary}\n")
-    print(table_of_updates(updates) + "\n", flush=True)
-
-    base = {"sentences": options.sentences, "length": options.length, "vocabulary": options.vocabulary}
-    sizes = [base, *({**base, "length": length} for length in options.lengths)]
-    sizes += [{**base, "sentences": sentences} for sentences in options.batches]
-    sizes += [{**base, "vocabulary": vocabulary} for vocabulary in options.vocabularies]
-    rollouts = []
-    for size in sizes:
-        if size["vocabulary"] != len(bench.task.target_dictionary):
-            bench = Bench(options.arch, size["vocabulary"], device, dtype, options.flags)
-        rounds = math.ceil(options.rounds / 2)
-        rollouts.append({**size, **measure_rollout(bench, size["sentences"], size["length"], rounds)})
-    print(table_of_rollouts(rollouts))
-    if options.json:
-        result = {"machine": machine(device), "matrix_gflops": rate, **vars(options)}
-        result.update(updates=updates, rollouts=rollouts)
-        write_whole(options.json, json.dumps(result, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

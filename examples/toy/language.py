@@ -4,17 +4,16 @@ It has what makes German hard to generate: gender and case, adjective endings af
 prepositions with their cases, separable verbs, the verb in second or in last place, perfect, modals, numbers.
 Each English sentence has exactly one German one, and says all that is needed to find it.
 
-``python -m gift_fairseq.data.toy_language --out DIR`` writes ``{train,valid,test,test_long}.{en,de}``.
+``python examples/toy/language.py --out DIR`` writes ``{train,valid,test,test_long}.{en,de}``.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Callable, Mapping
 
-from gift_fairseq.data.toy_phrases import english_clause, verb_final, verb_first
-from gift_fairseq.data.toy_sentences import (
+from phrases import english_clause, verb_final, verb_first
+from sentences import (
     TENSES,
     Draw,
     Pair,
@@ -25,8 +24,10 @@ from gift_fairseq.data.toy_sentences import (
     draw_tenses,
     main_clause,
 )
-from gift_fairseq.files import written_whole
-from gift_fairseq.options import UserError, check_at_least
+
+from gift_fairseq.cli.options import Parser, whole
+from gift_fairseq.errors import UserError, check_at_least, one_sentence
+from gift_fairseq.io import written_whole
 
 Shapes = dict[Callable[[Draw], Pair], float]  # with the weight of each
 SIZES = {"train": 20000, "valid": 500, "test": 500, "test_long": 300}
@@ -232,38 +233,16 @@ def write(out_dir: str, seed: int = 1, sizes: Mapping[str, int] | None = None) -
     return splits
 
 
-def _whole_number(option: str, allowed: str) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            return int(text)
-        except ValueError:
-            raise UserError(f"{option} is {text}, but must be a whole number, {allowed}") from None
-
-    return parse
-
-
 def main(args: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m gift_fairseq.data.toy_language", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write into; made if missing")
-    parser.add_argument(
-        "--seed",
-        type=_whole_number("--seed", "0 or more"),
-        default=1,
-        metavar="N",
-        help="seed of the random choices, 0 or more; default: 1",
-    )
-    for split, default in SIZES.items():
-        parser.add_argument(
-            _option(split),
-            type=_whole_number(_option(split), f"between 1 and {MOST}"),
-            default=default,
-            metavar="N",
-            help=f"sentence pairs in {split}, 1 to {MOST}; default: {default}",
-        )
-    options = parser.parse_args(args)
-    splits = write(options.out, options.seed, {split: getattr(options, split) for split in SIZES})
+    with one_sentence("language.py"):
+        parser = Parser(prog="python examples/toy/language.py", description=(__doc__ or "").split("\n")[0])
+        parser.add_argument("--out", required=True, metavar="DIR", help="folder to write into; made if missing")
+        parser.add_argument("--seed", type=whole(0), default=1, metavar="N", help="of the random choices")
+        for split, default in SIZES.items():
+            help = f"sentence pairs in {split}, {MOST} at most"
+            parser.add_argument(_option(split), type=whole(1), default=default, metavar="N", help=help)
+        options = parser.parse_args(args)
+        splits = write(options.out, options.seed, {split: getattr(options, split) for split in SIZES})
     written = ", ".join(f"{split} ({len(pairs)} pairs)" for split, pairs in splits.items())
     print(f"wrote {written} to {options.out}")
 

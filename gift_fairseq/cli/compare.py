@@ -1,0 +1,81 @@
+"""Fine-tune a checkpoint by all strategies for the same updates, score, measure exposure bias, and report.
+
+The runs are OUT/runs/NAME, made by the commands finetune, evaluate and exposure; NAME is standard, say, and
+standard-seed2 with a second seed of 2. The report is OUT/index.html and OUT/results.md. Scored is what the last update
+left, or with --average the mean. Flags after -- go to all fine-tunings. Run again with the same options, it resumes. On
+several machines, call finetune on each instead.
+"""
+
+import argparse
+import contextlib
+import shlex
+from typing import List
+
+from gift_fairseq import runs
+from gift_fairseq.cli import options as shared
+from gift_fairseq.cli import run_command
+from gift_fairseq.cli.finetune import Start
+from gift_fairseq.cli.train import Machine, typed_options
+from gift_fairseq.errors import UserError
+from gift_fairseq.io import say, written_whole
+
+FLAGS_OF = "fairseq-train"
+STRATEGIES = ("standard", "auxiliary", "recurrent", "generative")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    shared.add_data(parser)
+    shared.add_from(parser)
+    shared.add_out(parser, "where everything goes")
+    shared.add_lr_of_finetuning(parser)
+    parser.add_argument("--updates", type=shared.whole(1), default=1000, metavar="N", help="of every fine-tuning")
+    parser.add_argument(
+        "--seeds", type=shared.whole_numbers, default="1", metavar='"N..."', help="every fine-tuning is made with each"
+    )
+    parser.add_argument(
+        "--evaluate", default="", metavar='"..."', help="further options of evaluate: '--beam 4 -- --lenpen 0.6'"
+    )
+    shared.add_training(parser, several_machines=False, seed=False)
+    shared.add_dry_run(parser)
+
+
+def run(options: argparse.Namespace, flags: List[str]) -> None:
+    baseline = runs.run_of(options.start)
+    if baseline is None or options.start.suffix != ".pt":
+        raise UserError(f"--from is {options.start}, but must be RUN/checkpoints/FILE.pt")
+    start = Start.of(options, ["--eval-free-running", *flags])
+    trainings = {}
+    for seed in options.seeds:
+        machine = Machine.of(options, seed)
+        for strategy in STRATEGIES:
+            name = strategy if seed == options.seeds[0] else f"{strategy}-seed{seed}"
+            trainings[name] = start.training(options.out / "runs" / name, [strategy], machine)
+    if options.dry_run:
+        for training in trainings.values():
+            training.run(dry_run=True)
+        return
+    scored = "average" if options.average else "last"
+    folders = [runs.Run(training.out) for training in trainings.values()]
+    checkpoints = [str(options.start), *(str(folder.checkpoint(scored)) for folder in folders)]
+    data = ["--data", str(options.data)]
+
+    def evaluate() -> None:
+        with written_whole(str(options.out / "scores.txt")) as (out,), contextlib.redirect_stdout(out):
+            run_command(["evaluate", *data, "--search", "both", *checkpoints, *shlex.split(options.evaluate)])
+
+    def report() -> None:
+        run_command(["report", "--out", str(options.out), *(str(run.folder) for run in (baseline, *folders))])
+
+    record = {
+        "command": "compare",
+        "settings": runs.settings_of(options, ["out", "dry_run", "gpus"]),
+        "fairseq": typed_options(next(iter(trainings.values())).fairseq_words()),
+    }
+    with runs.begin(options.out, record) as begun:
+        for name, training in trainings.items():
+            begun.stage(f"train-{name}", training.run)
+        begun.stage("evaluate", evaluate)
+        begun.stage("exposure", lambda: run_command(["exposure", *data, *checkpoints]))
+        begun.stage("report", report)
+    print((options.out / "results.md").read_text(encoding="utf-8").split("\n\n", 1)[0])  # the first of its tables
+    say(f"the report is {options.out / 'index.html'}, the runs are in {options.out / 'runs'}")

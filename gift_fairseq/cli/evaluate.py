@@ -1,0 +1,57 @@
+"""Translate test sets with checkpoints, and score what comes out.
+
+Writes RUN/generate/TESTSET.SEARCH.txt, the translations, and RUN/scores.json: BLEU, chrF2 and TER by sacreBLEU, on
+detokenized text.
+"""
+
+import argparse
+import shlex
+from typing import List
+
+from gift_fairseq.cli import options as shared
+from gift_fairseq.cli.train import PLUGIN
+from gift_fairseq.io import quiet, say, write_whole
+
+FLAGS_OF = "fairseq-generate"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    shared.add_data(parser)
+    shared.add_beam(parser, ("beam", "greedy", "both"))
+    parser.add_argument(
+        "--compound-split",
+        action="store_true",
+        help="also tokenized BLEU with compounds split, as the literature on WMT14 En-De reports it",
+    )
+    shared.add_evaluated(parser)
+    shared.add_dry_run(parser)
+
+
+def run(options: argparse.Namespace, flags: List[str]) -> None:
+    sets, runs = shared.sets_of(options), shared.runs_of(options)
+    from gift_fairseq.evaluation import scores, translate
+
+    beams = {"beam": [options.beam], "greedy": [1], "both": [options.beam, 1]}[options.search]
+    if options.dry_run:
+        words = ["fairseq-generate", *translate.generator_words(options.data), "--user-dir", str(PLUGIN), *flags]
+        for checkpoint in runs:
+            for beam in beams:
+                for subset in sets.values():
+                    own = ["--path", str(checkpoint), "--gen-subset", subset, "--beam", str(beam)]
+                    print(shlex.join([*words, *own]))
+        return
+    shared.check_checkpoints(runs)
+    with quiet():
+        for checkpoint, run in runs.items():
+            translator = translate.Translator(options.data, checkpoint, flags)
+            for beam in beams:
+                for name, subset in sets.items():
+                    say(f"translating {name} by {run.folder.name}, {translate.search_name(beam)}")
+                    lines = translator.translate_set(name, subset, beam)
+                    file = run.translations(f"{name}.{translate.search_name(beam)}")
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    write_whole(str(file), "".join(line + "\n" for line in lines))
+    for run in runs.values():
+        for column, score in scores.write_scores(run.folder, options.data, options.compound_split).items():
+            split = f", compounds split {score.compound_split_bleu:.2f}" if options.compound_split else ""
+            print(f"{run.folder.name}\t{column}\t{score.bleu:.2f}{split}\t{score.signature}")

@@ -1,0 +1,20 @@
+"""Write a checkpoint that programs without this plugin load: plain fairseq, and CTranslate2's converter for fairseq."""
+
+import argparse
+from pathlib import Path
+from typing import List
+
+from gift_fairseq.io import quiet, say
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="fairseq's, with or without this plugin")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the file to write")
+
+
+def run(options: argparse.Namespace, flags: List[str]) -> None:
+    from gift_fairseq.checkpoints.export import write_export
+
+    with quiet():
+        write_export(options.checkpoint, options.out)
+    say(f"{options.out} is written")

@@ -1,0 +1,82 @@
+"""Fine-tune a checkpoint by one of the strategies, and by standard, the control of the same updates, beside it.
+
+Architecture, batch size, label smoothing and Adam's settings are the checkpoint's; the optimizer starts afresh, at a
+constant learning rate. Flags after -- go to the control too. Run again with the same options, it resumes.
+"""
+
+import argparse
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import List
+
+from gift_fairseq.cli import options as shared
+from gift_fairseq.cli.train import Machine, Training
+from gift_fairseq.errors import UserError
+
+FLAGS_OF = "fairseq-train"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--strategy",
+        required=True,
+        metavar="S",
+        help=f"{', '.join(shared.STRATEGIES)}; with flags of its own in one word: 'recurrent --gold-ratio 0.5'",
+    )
+    shared.add_from(parser)
+    shared.add_data(parser, "data made with the checkpoint's dictionaries")
+    shared.add_out(parser, "folder of the run")
+    parser.add_argument(
+        "--control",
+        type=Path,
+        metavar="RUN",
+        help="folder of the control, trained first unless it is there; default: standard, beside --out",
+    )
+    parser.add_argument("--no-control", action="store_true", help="train no control")
+    shared.add_lr_of_finetuning(parser)
+    parser.add_argument("--updates", type=shared.whole(1), default=1000, metavar="N", help="updates to make")
+    shared.add_training(parser)
+    shared.add_dry_run(parser)
+
+
+def run(options: argparse.Namespace, flags: List[str]) -> None:
+    name, *own = strategy_words(options.strategy)
+    start, machine = Start.of(options, flags), Machine.of(options)
+    if name != "standard" and not options.no_control:
+        start.training(options.control or options.out.parent / "standard", ["standard"], machine).run(options.dry_run)
+    start.training(options.out, [name, *own], machine).run(options.dry_run)
+
+
+def strategy_words(text: str) -> List[str]:
+    """A strategy and its flags; :class:`UserError` if there is no such strategy."""
+    words = shlex.split(text)
+    if not words or words[0] not in shared.STRATEGIES:
+        raise UserError(f"--strategy is {text!r}, but must be {', '.join(shared.STRATEGIES[:-1])} or risk")
+    return words
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the fine-tunings from one checkpoint share. ``flags`` make its model and go on as it was trained."""
+
+    checkpoint: Path
+    data: Path
+    updates: int
+    flags: List[str]
+
+    @classmethod
+    def of(cls, options: argparse.Namespace, flags: List[str]) -> "Start":
+        """:class:`UserError` if the checkpoint is none, or does not fit the data."""
+        from gift_fairseq.checkpoints.flags import flags_of
+
+        found = flags_of(str(options.start), options.data)
+        found += ["--lr", f"{options.lr:g}"] if options.lr else []
+        found += ["--lr-scheduler", "fixed", "--warmup-updates", "0", *flags]
+        return cls(options.start.resolve(), options.data, options.updates, found)
+
+    def training(self, out: Path, strategy: List[str], machine: Machine) -> Training:
+        """The fine-tuning by ``strategy``, whose first word is its name, into the folder ``out``."""
+        words = ["--criterion", f"gift_{strategy[0]}", *strategy[1:], "--finetune-from-model", str(self.checkpoint)]
+        words += ["--optimizer", "adam", *self.flags]
+        return Training("finetune", self.data, out, self.updates, words, machine)

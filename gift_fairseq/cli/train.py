@@ -1,0 +1,277 @@
+"""Train a model with fairseq-train, on the GPUs there are or on the CPU.
+
+The model is --arch and what flags of fairseq-train after -- say: for a Transformer over a joint dictionary, as prepare
+makes it, --share-all-embeddings at least. Run again with the same options, a training resumes.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List
+
+from gift_fairseq import runs
+from gift_fairseq.cli import options as shared
+from gift_fairseq.errors import UserError, fairseq_reads
+from gift_fairseq.io import quiet, say
+
+FLAGS_OF = "fairseq-train"
+PLUGIN = Path(__file__).resolve().parent.parent
+# of fairseq's options: where a run is made and what is told of it, which may change between a run and its continuation
+PLACEMENT = (
+    "save_dir log_file log_format log_interval tensorboard_logdir wandb_project user_dir cpu device_id "
+    "num_workers no_progress_bar"
+).split()
+ONE_AT_A_TIME = threading.Lock()  # of what changes the whole process, where trainings are run in threads
+DISK_FULL = ("No space left on device", "File too large", "Disk quota exceeded")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    shared.add_data(parser, "a data folder of fairseq-preprocess; prepare makes one")
+    shared.add_out(parser, "folder of the run")
+    parser.add_argument("--arch", default="transformer_wmt_en_de", metavar="A", help="fairseq's name of the model")
+    parser.add_argument("--criterion", default="gift_standard", metavar="C", help="fairseq's name of the objective")
+    parser.add_argument("--lr", type=shared.number_above(0), default=7e-4, metavar="X", help="peak learning rate")
+    parser.add_argument(
+        "--warmup",
+        type=shared.whole(0),
+        default=4000,
+        metavar="N",
+        help="updates until that rate, then down with the inverse square root",
+    )
+    parser.add_argument("--updates", type=shared.whole(1), default=100000, metavar="N", help="updates to make")
+    parser.add_argument(
+        "--max-tokens",
+        type=shared.whole(1),
+        default=4096,
+        metavar="N",
+        help="tokens of a batch on each GPU: sentences times the longer side, padding included",
+    )
+    parser.add_argument("--update-freq", type=shared.whole(1), default=1, metavar="N", help="batches of an update")
+    shared.add_training(parser)
+    shared.add_dry_run(parser)
+
+
+def run(options: argparse.Namespace, flags: List[str]) -> None:
+    check_data(options.data)
+    words = ["--arch", options.arch, "--criterion", options.criterion, "--label-smoothing", "0.1"]
+    words += ["--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--lr", f"{options.lr:g}"]
+    words += ["--lr-scheduler", "inverse_sqrt", "--warmup-updates", str(options.warmup)]
+    words += ["--max-tokens", str(options.max_tokens), "--update-freq", str(options.update_freq), *flags]
+    training = Training("train", options.data, options.out, options.updates, words, Machine.of(options))
+    training.run(options.dry_run)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """On what a training runs, and what it keeps: the options of :func:`~gift_fairseq.cli.options.add_training`."""
+
+    patience: int
+    average: int
+    precision: str
+    seed: int
+    gpus: int  # processes on this machine
+    on_cpu: bool
+    nodes: int
+    node_rank: int
+    master: str
+    tensorboard: bool
+    wandb: str
+
+    @classmethod
+    def of(cls, options: argparse.Namespace, seed: int = -1) -> "Machine":
+        """:class:`UserError` where this machine does not have what ``options`` ask for. ``seed`` replaces theirs."""
+        import torch
+
+        devices = torch.cuda.device_count()
+        gpus = options.gpus or max(devices, 1)
+        nodes, rank, master = (getattr(options, name, None) for name in ("nodes", "node_rank", "master"))
+        nodes, rank = nodes or 1, rank or 0
+        if rank >= nodes:
+            raise UserError(f"--node-rank is {rank}, but must be below --nodes, {nodes}")
+        if nodes > 1 and not master:
+            raise UserError("--master is needed for more than one node: HOST:PORT of machine 0")
+        if devices and gpus > devices:
+            raise UserError(f"--gpus is {gpus}, but this machine has {devices}")
+        if not devices and options.precision == "fp16":
+            raise UserError("--precision is fp16, but this machine has no GPU")
+        for option, module in (("tensorboard", "tensorboardX"), ("wandb", "wandb")):
+            if getattr(options, option) and not _can_import(module):
+                raise UserError(f"--{option} needs {module}: {sys.executable} -m pip install {module}")
+        return cls(
+            options.patience,
+            options.average,
+            options.precision,
+            options.seed if seed < 0 else seed,
+            gpus,
+            devices == 0,
+            nodes,
+            rank,
+            master or "",
+            options.tensorboard,
+            options.wandb or "",
+        )
+
+
+def _can_import(module: str) -> bool:
+    found = subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True, check=False)
+    return found.returncode == 0
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training by fairseq-train; ``words`` are the flags that say what is trained, without where and how long."""
+
+    command: str
+    data: Path
+    out: Path
+    updates: int
+    words: List[str]
+    machine: Machine
+
+    def fairseq_words(self) -> List[str]:
+        """The command of one process; a user can paste it."""
+        machine, run = self.machine, runs.Run(self.out)
+        words = ["fairseq-train", str(self.data.resolve()), "--user-dir", str(PLUGIN), "--task", "gift_translation"]
+        words += ["--report-accuracy", "--max-update", str(self.updates), "--seed", str(machine.seed)]
+        words += ["--save-dir", str(run.checkpoints), "--log-format", "json", "--log-interval", "20"]
+        words += [f"--{machine.precision}"] if machine.precision != "fp32" else []
+        words += ["--patience", str(machine.patience)] if machine.patience else []
+        words += ["--keep-last-epochs", str(machine.average)] if machine.average else ["--no-epoch-checkpoints"]
+        words += ["--tensorboard-logdir", str(self.out / "tensorboard")] if machine.tensorboard else []
+        words += ["--wandb-project", machine.wandb] if machine.wandb else []
+        words += ["--cpu"] if machine.on_cpu else []
+        words += ["--log-file", str(run.log_file)] if machine.node_rank == 0 else []
+        return words + self.words
+
+    def launched_words(self) -> List[str]:
+        """:meth:`fairseq_words`, started by torchrun where there is more than one process."""
+        words, machine = self.fairseq_words(), self.machine
+        if machine.gpus * machine.nodes == 1:
+            return words
+        if machine.on_cpu:
+            words += ["--distributed-backend", "gloo", "--ddp-backend", "legacy_ddp"]
+        rendezvous = ["--standalone"]
+        if machine.nodes > 1:
+            host, port = machine.master.split(":")
+            rendezvous = ["--nnodes", str(machine.nodes), "--node-rank", str(machine.node_rank)]
+            rendezvous += ["--master-addr", host, "--master-port", port]
+        worker = 'exec "$@" --distributed-world-size "$WORLD_SIZE" --distributed-rank "$RANK" --device-id "$LOCAL_RANK"'
+        start = ["torchrun", *rendezvous, "--nproc-per-node", str(machine.gpus), "--no-python", "bash", "-c", worker]
+        return [*start, "worker", *words, "--distributed-init-method", "env://", "--distributed-no-spawn"]
+
+    def record(self) -> Dict[str, Any]:
+        """What must be the same where the training is gone on with; see :func:`~gift_fairseq.runs.check_same`."""
+        machine = self.machine
+        return {
+            "command": self.command,
+            "settings": {"gpus": machine.gpus, "nodes": machine.nodes, "average": machine.average},
+            "fairseq": typed_options(self.fairseq_words()),
+        }
+
+    def run(self, dry_run: bool = False) -> None:
+        """Trains, or prints the command if ``dry_run``; then averages if asked for."""
+        words, machine = self.launched_words(), self.machine
+        if dry_run:
+            print(shlex.join(["mkdir", "-p", str(self.out)]))  # fairseq makes the folder of checkpoints, not of the log
+            print(shlex.join(words))
+            return
+        if machine.node_rank:  # machine 0 keeps the folder
+            sys.exit(0 if runs.Run(self.out).is_done("train") else subprocess.call(located(words), env=environment()))
+        with runs.begin(self.out, {**self.record(), "words": words, **runs.provenance()}) as begun:
+            begun.stage("train", lambda: self._train(begun, words))
+            if machine.average:
+                begun.stage("average", lambda: self._average(begun))
+        say(f"the run is {self.out}")
+
+    def _train(self, run: runs.Begun, words: List[str]) -> None:
+        # finished, but cut off before the stage was stamped: fairseq would make one update more
+        if run.log_file.is_file() and "done training" in run.log_file.read_text(encoding="utf-8", errors="replace"):
+            return
+        say(f"training {self.out.name}")
+        with open(run.stderr_file, "w") as stderr, started(words, run, stderr) as process:
+            for line in process.stdout:
+                self._tell(line)
+        if process.returncode == 0:
+            return
+        said = run.stderr_file.read_text(encoding="utf-8", errors="replace")
+        for reason in DISK_FULL:
+            if reason in said:
+                raise UserError(f"a checkpoint cannot be written to {run.checkpoints}: {reason}")
+        last = [line for line in said.splitlines() if line.strip()][-3:]
+        print(*last, sep="\n", file=sys.stderr)
+        raise UserError(f"fairseq-train failed with status {process.returncode}; see {run.stderr_file}")
+
+    def _tell(self, line: str) -> None:
+        """One line for each of fairseq's of --log-interval."""
+        start = line.find('{"epoch"')
+        if "train_inner" not in line or start < 0:
+            return
+        with contextlib.suppress(ValueError, KeyError):
+            found = json.loads(line[start:])
+            say(f"  {self.out.name}: update {found['num_updates']}, {found['nll_loss']} bits a token")
+
+    def _average(self, run: runs.Begun) -> None:
+        from gift_fairseq.checkpoints import average
+
+        average.write_average(average.last_epochs(run.checkpoints, self.machine.average), run.checkpoint("average"))
+
+
+@contextlib.contextmanager
+def started(words: List[str], run: runs.Begun, stderr: Any):
+    """The process of ``words``; it is ended with whatever ends this block."""
+    process = subprocess.Popen(
+        located(words), stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment(), pass_fds=(run.lock,)
+    )
+    try:
+        yield process
+        process.wait()
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+
+
+def located(words: List[str]) -> List[str]:
+    """``words`` with the program's path: fairseq's commands lie beside the Python that runs this."""
+    here = str(Path(sys.executable).parent)
+    program = shutil.which(words[0], path=os.pathsep.join([here, os.environ.get("PATH", "")]))
+    if program is None:
+        raise UserError(f"{words[0]} is not installed beside {sys.executable}: run bash scripts/setup_env.sh")
+    return [program, *words[1:]]
+
+
+def environment() -> Dict[str, str]:
+    """Of child processes: they find the programs of this environment too."""
+    return {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
+
+
+def typed_options(words: List[str]) -> Dict[str, Any]:
+    """All options of the command ``words`` with their defaults, as fairseq reads them, but for :data:`PLACEMENT`.
+
+    :class:`UserError` with fairseq's own sentence where it does not understand them.
+    """
+    from fairseq import options as fairseq_options
+
+    import gift_fairseq.criterions
+    import gift_fairseq.tasks.gift_translation  # noqa: F401  registers, as --user-dir does
+
+    with ONE_AT_A_TIME, fairseq_reads("fairseq-train"), quiet():
+        found = fairseq_options.parse_args_and_arch(fairseq_options.get_training_parser(), input_args=words[1:])
+    kept = {name: value for name, value in vars(found).items() if name not in PLACEMENT}
+    return {name: value for name, value in kept.items() if not name.startswith(("distributed_", "ddp_"))}
+
+
+def check_data(data: Path) -> None:
+    """:class:`UserError` unless ``data`` is a data folder of fairseq's."""
+    if not data.is_dir():
+        raise UserError(f"--data is {data}, but there is no such folder")
+    if not list(data.glob("dict.*.txt")):
+        raise UserError(f"--data is {data}, but that is no data folder: prepare one with gift prepare")
