@@ -1,8 +1,11 @@
 """What the tests build on: tiny models made by fairseq's own options, and batches made by its own collater."""
 
+import contextlib
 import copy
 import json
+import os
 import random
+import subprocess
 import sys
 from argparse import Namespace
 from functools import partial
@@ -16,11 +19,14 @@ from fairseq import options, tasks
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
 from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from fairseq_cli import preprocess, train
+from fairseq_cli import generate, preprocess, train
+from naive import EOS, PAD, WORDS
 
 import gift_fairseq.tasks.gift_translation  # noqa: F401  registers the task, as --user-dir does
+from gift_fairseq import cli
 
-PLUGIN = Path(__file__).parent.parent / "gift_fairseq"
+ROOT = Path(__file__).parent.parent
+PLUGIN = ROOT / "gift_fairseq"
 TRANSFORMER = (
     "--arch transformer_wmt_en_de --encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 16 --decoder-embed-dim 16 "
     "--encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 --encoder-attention-heads 2 --decoder-attention-heads 2"
@@ -39,7 +45,6 @@ ARCHITECTURES = {
     "fconv": "--arch fconv --encoder-embed-dim 16 --decoder-embed-dim 16 --decoder-out-embed-dim 16 "
     "--encoder-layers [(16,3)]*2 --decoder-layers [(16,3)]*2",
 }
-WORDS = 23
 STRATEGIES = {
     "standard": "--criterion gift_standard",
     "auxiliary": "--criterion gift_auxiliary --auxiliary-ratio 0.3",
@@ -48,6 +53,22 @@ STRATEGIES = {
     "oracle": "--criterion gift_generative --generate-ratio 1 --targets oracle",
     "risk": "--criterion gift_risk --generate-ratio 1 --candidates-from beam --candidates 3 --risk-cost chrf",
 }
+SAMPLED = {
+    "recurrent": "--criterion gift_recurrent --choose sample",
+    "generative": "--criterion gift_generative --generate-ratio 1 --choose sample",
+    "oracle": "--criterion gift_generative --generate-ratio 1 --choose sample --targets oracle",
+    "risk": "--criterion gift_risk --generate-ratio 1 --candidates 3 --risk-cost chrf",
+}
+FAIRSEQS_SOFTMAX = {name: getattr(fairseq.utils, name) for name in ("log_softmax", "softmax")}
+
+
+@contextlib.contextmanager
+def production_softmax():
+    """While this is open, every softmax is fairseq's own again."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, function in FAIRSEQS_SOFTMAX.items():
+            patch.setattr(fairseq.utils, name, function)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -129,11 +150,57 @@ def binarized(tmp_path_factory):
     return folder / "data"
 
 
+def gift(*arguments):
+    """The command line of the project, in this process."""
+    cli.main([str(argument) for argument in arguments])
+
+
+def recipe(name, *arguments, **environment):
+    """A recipe by bash, as a user runs it."""
+    return subprocess.run(
+        ["bash", str(ROOT / name), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
 def run_tool(tool, *arguments):
     """One of fairseq's commands (a module of fairseq_cli) with the arguments of its command line, in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [tool.__name__, *map(str, arguments)])
         tool.cli_main()
+
+
+def error_of(*arguments):
+    """The one sentence in which the command line ends."""
+    with pytest.raises(SystemExit) as stopped:
+        gift(*arguments)
+    message = str(stopped.value)
+    assert message.startswith("gift: error: ") and "\n" not in message
+    return message
+
+
+def lines_of(text, kind="H"):
+    """What fairseq-generate wrote, in order: the first line of ``kind`` (S: source, H: hypothesis) of each sentence."""
+    found = {}
+    for line in text.split("\n"):
+        if line.startswith(f"{kind}-"):
+            number, *_, subwords = line.split("\t")
+            found.setdefault(int(number[2:]), subwords)
+    assert found and sorted(found) == list(range(len(found)))
+    return [found[number] for number in range(len(found))]
+
+
+def fairseq_generate(folder, data, *arguments):
+    """What fairseq-generate writes, with the whole test set in it, which its default batches would not have."""
+    run_tool(
+        generate,
+        *(data, "--user-dir", PLUGIN, "--cpu", "--results-path", folder, *arguments),
+        *"--max-tokens 4000 --required-batch-size-multiple 1 --num-workers 0".split(),
+    )
+    (output,) = folder.glob("generate-*.txt")
+    return output.read_text()
 
 
 def fairseq_train(data, save_dir, flags, *more, cpu=True):
@@ -162,13 +229,15 @@ def sentences(lengths, seed=1):
     return [(sentence(source), sentence(target)) for source, target in lengths]
 
 
+def pair_dataset(words, sources, targets):
+    """``sources`` and ``targets`` as a dataset of fairseq's, in their order."""
+    sizes = ([len(tokens) for tokens in side] for side in (sources, targets))
+    return LanguagePairDataset(sources, next(sizes), words, targets, next(sizes), words, shuffle=False)
+
+
 def batch(task, pairs):
     """``pairs`` as fairseq's collater pads them: source on the left, target on the right."""
-    sources, targets = zip(*pairs)
-    words = task.source_dictionary
-    dataset = LanguagePairDataset(
-        sources, [len(s) for s in sources], words, targets, [len(t) for t in targets], task.target_dictionary
-    )
+    dataset = pair_dataset(task.target_dictionary, *zip(*pairs))
     return dataset.collater([dataset[i] for i in range(len(pairs))])
 
 
@@ -207,4 +276,106 @@ def often_ending(built):
     return built
 
 
+@torch.no_grad()
+def that_ends(built, architecture):
+    """``built`` with decoder weights under which, untrained, some sentences end and others do not."""
+    for name, parameter in built.model.decoder.named_parameters():
+        if parameter.dim() > 1:
+            parameter.mul_(1.7)
+        if name in ("embed_tokens.weight", "output_projection.weight", "embed_out", "fc_out.weight", "fc3.weight"):
+            parameter[EOS] *= 5 if architecture.startswith("transformer") else 2.5
+    return built
+
+
 LENGTHS = [(5, 6), (3, 4), (6, 2), (2, 7)]  # of source and target
+
+
+def lengths_for(architecture, lengths=LENGTHS):
+    """``lengths``, with the same source for all for fairseq's lightconv, which reads across source padding."""
+    return [(5, target) for _, target in lengths] if architecture == "lightconv" else lengths
+
+
+def in_batch_order(pairs):
+    """fairseq's collater sorts them by the length of the source, longest first."""
+    return sorted(pairs, key=lambda pair: -len(pair[0]))
+
+
+# ---- what happens inside a forward
+
+
+def encoded(built, sample):
+    """Gold inputs (B, T) and what the encoder returns, without gradient or dropout."""
+    built.model.eval()
+    with torch.no_grad():
+        encoder_out = built.model.encoder(sample["net_input"]["src_tokens"], sample["net_input"]["src_lengths"])
+    return sample["net_input"]["prev_output_tokens"], encoder_out
+
+
+@contextlib.contextmanager
+def watched(decoder):
+    """A list that gets what ``decoder`` reads, a tensor (R, L) for each of its calls."""
+    read = []
+    hook = decoder.register_forward_hook(lambda _module, args, _kw, _out: read.append(args[0]), with_kwargs=True)
+    try:
+        yield read
+    finally:
+        hook.remove()
+
+
+def inputs_read(built, sample, update_num=0):
+    """What the decoder reads in one training forward, and what is logged of it."""
+    built.criterion.set_num_updates(update_num)
+    with watched(built.model.decoder) as read:
+        _, _, log = built.criterion(built.model, sample)
+    return read[-1], log
+
+
+def prefixes_of(built):
+    """A list that will hold the prefixes of every training forward: for each row its sentence and its tokens."""
+    seen, read = [], built.criterion.source.read
+
+    def look(decoding):
+        found = read(decoding)
+        rows = [[token for token in row if token != PAD] for row in found.next_tokens.tolist()]
+        seen.append(list(zip(found.sentences.tolist(), rows)))
+        return found
+
+    built.criterion.source.read = look
+    return seen
+
+
+def of_each(prefixes, count):
+    """The tokens of one of :func:`prefixes_of`, a list for each of ``count`` sentences."""
+    return [[tokens for sentence, tokens in prefixes if sentence == number] for number in range(count)]
+
+
+# ---- comparisons
+
+
+def assert_rows(tokens, rows):
+    """``tokens`` (B, L) are ``rows``, padded to the longest of them."""
+    width = max(map(len, rows))
+    assert tokens.tolist() == [row + [PAD] * (width - len(row)) for row in rows]
+
+
+def deep_copy(part):
+    if isinstance(part, torch.Tensor):
+        return part.clone()
+    if isinstance(part, dict):
+        return {key: deep_copy(item) for key, item in part.items()}
+    return type(part)(deep_copy(item) for item in part) if isinstance(part, (list, tuple)) else part
+
+
+def assert_equal(one, other):
+    assert type(one) is type(other)
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert list(one) == list(other)
+        assert_equal(list(one.values()), list(other.values()))
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other)
+        for part, another in zip(one, other):
+            assert_equal(part, another)
+    else:
+        assert one == other

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gift_fairseq.options import UserError
+from gift_fairseq.errors import UserError
 from gift_fairseq.schedules import DECAYS, parse_schedule
 
 
@@ -158,7 +158,7 @@ def test_what_is_no_schedule_is_refused_with_an_example(text):
     with pytest.raises(UserError) as refused:
         parse_schedule("--gold-ratio", text)
     sentence = str(refused.value)
-    assert sentence.startswith(f"gift_fairseq: error: --gold-ratio is {text}, but must be ")
+    assert sentence.startswith(f"--gold-ratio is {text}, but must be ")
     assert "between 0 and 1" in sentence
-    example = sentence.rsplit(": ", 1)[1].split(", ")[0]
+    example = sentence.rsplit(": ", 1)[1].split(", ")[0].removesuffix(" for example")
     parse_schedule("--gold-ratio", example)

@@ -1,0 +1,289 @@
+"""train and finetune: what a run keeps, stopping and going on, other spellings, several processes, the control."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, TRANSFORMER, error_of, gift, recipe
+
+from gift_fairseq import runs
+
+pytestmark = pytest.mark.system
+
+MODEL = [*TRANSFORMER.split()[2:], "--dropout", "0.1", "--num-workers", "0"]
+TWELVE = "--lr 1e-2 --warmup 4 --max-tokens 100 --updates 12 --average 2".split()
+
+
+def words_of(data, out, *more, flags=()):
+    """The arguments of a training, without its updates."""
+    own = ["--data", data, "--out", out, "--lr", "1e-2", "--warmup", "4", "--max-tokens", "100", *more]
+    return ["train", *own, "--", *MODEL, *flags]
+
+
+def parameters(run, name="checkpoint_last.pt"):
+    return torch.load(run / "checkpoints" / name)["model"]
+
+
+def assert_equal(one, other, rtol=0.0, atol=0.0):
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=rtol, atol=atol)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(binarized, tmp_path_factory):
+    """Twelve updates, an epoch each five."""
+    out = tmp_path_factory.mktemp("runs") / "a blank and ü"
+    gift("train", "--data", binarized, "--out", out, *TWELVE, "--", *MODEL)
+    return out
+
+
+def test_what_a_run_keeps(run, binarized):
+    assert {path.name for path in run.iterdir()} >= {"run.json", "train.log", "stderr.log", "done", "checkpoints"}
+    assert {path.name for path in (run / "done").iterdir()} == {"train", "average"}
+    record = json.loads((run / "run.json").read_text())
+    assert record["words"][:2] == ["fairseq-train", str(binarized)] and record["command"] == "train"
+    assert record["fairseq"]["seed"] == 1 and record["fairseq"]["lr"] == [0.01]
+    assert record["fairseq"]["dropout"] == 0.1 and record["settings"]["average"] == 2
+    assert any(version.startswith("torch==") for version in record["versions"]) and "commit" in record
+    log = (run / "train.log").read_text()
+    assert "'label_smoothing': 0.1" in log.splitlines()[0] and '"train_num_updates": "12"' in log
+    mean, epochs = parameters(run, "checkpoint_average.pt"), [parameters(run, f"checkpoint{n}.pt") for n in (1, 2)]
+    for name in mean:
+        torch.testing.assert_close(mean[name], sum(epoch[name] for epoch in epochs) / 2)
+
+
+# ---- what is the same training, and what is another one
+
+
+@pytest.mark.parametrize(
+    "own, flags",
+    [
+        (TWELVE, MODEL),
+        (TWELVE[4:] + TWELVE[:4], MODEL[-4:] + MODEL[:-4]),
+        ("--lr=0.01 --warmup=4 --max-tokens=100 --updates=12 --average=2".split(), MODEL),
+        ([*TWELVE, "--seed", "1", "--arch", "transformer_wmt_en_de", "--precision", "fp32"], MODEL),
+        (TWELVE, [*MODEL, "--dropout", ".10", "--adam-betas", "(.9,0.98)", "--clip-norm", "0.0"]),
+    ],
+    ids=["the same", "another order", "=", "defaults spelled out", "numbers spelled otherwise"],
+)
+def test_another_spelling_goes_on(run, binarized, monkeypatch, capfd, own, flags):
+    """And a path from another folder. What tells how the run was made stays."""
+    monkeypatch.chdir(run.parent)
+    before = (run / "run.json").read_bytes()
+    gift("train", "--out", run.name, "--data", os.path.relpath(binarized), *own, "--", *flags)
+    said = capfd.readouterr().err
+    assert "the run is" in said and "training" not in said
+    assert (run / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "own, flags, difference",
+    [
+        (["--lr", "2e-2"], [], "--lr was [0.01] and is now [0.02]"),
+        (["--updates", "13"], [], "--max-update was 12 and is now 13"),
+        (["--average", "3"], [], "--average was 2 and is now 3"),
+        (["--criterion", "gift_recurrent"], [], "--criterion was gift_standard and is now gift_recurrent"),
+        ([], ["--dropout", "0.2"], "--dropout was 0.1 and is now 0.2"),
+        ([], ["--adam-betas", "(0.9, 0.99)"], "--adam-betas was (0.9, 0.98) and is now (0.9, 0.99)"),
+    ],
+)
+def test_another_training_is_refused(run, binarized, own, flags, difference):
+    before = (run / "run.json").read_bytes()
+    said = error_of("train", "--data", binarized, "--out", run, *TWELVE, *own, "--", *MODEL, *flags)
+    assert said == (
+        f"gift: error: --out is {run}, which was made with other options: {difference}; "
+        "choose another folder, or the value of before"
+    )
+    assert (run / "run.json").read_bytes() == before
+
+
+def test_a_dry_run_pasted_trains_the_same(run, binarized, tmp_path, capsys):
+    """Bit for bit; and the dry run itself does nothing."""
+    out = tmp_path / "a blank & ü"
+    gift("train", "--data", binarized, "--out", out, *TWELVE, "--dry-run", "--", *MODEL)
+    assert not out.exists()
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    pasted = capsys.readouterr().out
+    done = subprocess.run(["bash", "-ec", pasted], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert_equal(parameters(run), parameters(out))
+
+
+def test_a_failing_training_says_why_and_its_folder_takes_other_options(binarized, tmp_path, capfd):
+    arguments = words_of(binarized, tmp_path / "run", "--updates", "1")
+    said = error_of(*arguments, "--valid-subset", "nowhere")
+    assert said == f"gift: error: fairseq-train failed with status 1; see {tmp_path / 'run' / 'stderr.log'}"
+    said = capfd.readouterr().err
+    assert "has no split 'nowhere'" in said and "Traceback" not in said
+    assert "stage train failed" in said and "run again to resume" in said
+    assert not (tmp_path / "run" / "done" / "train").exists()
+    gift(*arguments)
+    assert (tmp_path / "run" / "done" / "train").exists()
+
+
+def test_killed_and_run_again_it_ends_in_the_same_parameters(binarized, tmp_path):
+    """SIGKILL after some updates; nobody works there before all processes have gone; then it goes on with what was
+    saved, also inside an epoch, by options in another order."""
+    flags = ["--save-interval-updates", "3", "--keep-interval-updates", "1"]
+    gift(*words_of(binarized, tmp_path / "whole", "--updates", "40", flags=flags))
+    arguments = [str(word) for word in words_of(binarized, tmp_path / "stopped", "--updates", "40", flags=flags)[1:]]
+    command = ["bash", str(ROOT / "scripts/train.sh"), *arguments]
+    stopped = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    while not list((tmp_path / "stopped").glob("checkpoints/checkpoint_*_*.pt")) and stopped.poll() is None:
+        time.sleep(0.02)
+    os.killpg(stopped.pid, signal.SIGSTOP)
+    stopped.kill()  # fairseq-train itself is still there
+    stopped.wait()
+    again = words_of(binarized, tmp_path / "stopped", flags=flags)
+    again[1:1] = ["--updates", "40"]
+    assert f"--out is {tmp_path / 'stopped'}, but another process works there" in error_of(*again)
+    os.killpg(stopped.pid, signal.SIGKILL)
+    assert not (tmp_path / "stopped" / "done" / "train").exists()
+    for _ in range(100):  # until the last of them has gone
+        with contextlib.suppress(SystemExit):
+            gift(*again)
+            break
+        time.sleep(0.1)
+    assert_equal(parameters(tmp_path / "whole"), parameters(tmp_path / "stopped"))
+
+
+def test_sigterm_ends_the_training_too(binarized, tmp_path):
+    command = ["bash", ROOT / "scripts/train.sh", *words_of(binarized, tmp_path / "run", "--updates", "100000")[1:]]
+    started = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "train.log").exists() and started.poll() is None:
+        time.sleep(0.02)
+    started.terminate()
+    _, said = started.communicate(timeout=60)
+    assert started.returncode == 128 + signal.SIGTERM and "stage train failed" in said
+    with runs.begin(tmp_path / "run", {}):  # nobody works there
+        pass
+
+
+def test_one_process_at_a_time(binarized, tmp_path):
+    with runs.begin(tmp_path / "run", {}):
+        said = error_of(*words_of(binarized, tmp_path / "run"))
+    assert said == f"gift: error: --out is {tmp_path / 'run'}, but another process works there"
+
+
+# ---- several processes
+
+
+def test_two_processes_and_two_machines_are_one_big_batch(binarized, tmp_path):
+    """torchrun on this machine, twice as two machines on the loopback: the parameters of one process with
+    --update-freq 2, to rounding."""
+
+    def words(name, *more):
+        return words_of(binarized, tmp_path / name, "--updates", "5", *more, flags=["--dropout", "0"])
+
+    gift(*words("one", "--update-freq", "2"))
+    gift(*words("two", "--gpus", "2"))
+    assert_equal(parameters(tmp_path / "one"), parameters(tmp_path / "two"), rtol=1e-4, atol=1e-5)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nodes = ["--nodes", "2", "--master", f"127.0.0.1:{free.getsockname()[1]}"]
+    second = [sys.executable, "-m", "gift_fairseq", *words("nodes", *nodes, "--node-rank", "1")]
+    with subprocess.Popen(list(map(str, second)), stderr=subprocess.PIPE, text=True) as node:
+        gift(*words("nodes", *nodes, "--node-rank", "0"))
+        _, said = node.communicate(timeout=240)
+    assert node.returncode == 0, said
+    assert_equal(parameters(tmp_path / "two"), parameters(tmp_path / "nodes"), rtol=1e-4, atol=1e-5)
+
+
+# ---- fine-tuning
+
+
+def test_fine_tuning_trains_the_control_beside_it(run, binarized, tmp_path):
+    """Same updates, batches and rate for both; the strategy's own flags for itself alone; half the peak rate."""
+    checkpoint = run / "checkpoints" / "checkpoint_best.pt"
+    relative = [os.path.relpath(path) for path in (checkpoint, binarized)]
+    arguments = ["--strategy", "recurrent --gold-ratio 0.5", "--from", relative[0], "--data", relative[1]]
+    arguments += ["--out", tmp_path / "mine", "--updates", "3", "--", "--num-workers", "0"]
+    done = recipe("scripts/finetune.sh", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "training standard" in done.stderr and f"the run is {tmp_path / 'mine'}\n" in done.stderr
+    assert "Warning" not in done.stderr and "tensorboardX" not in done.stderr
+    said, options = {}, {}
+    for name in ("mine", "standard"):
+        record = json.loads((tmp_path / name / "run.json").read_text())
+        assert record["words"][1] == str(binarized) and record["fairseq"]["finetune_from_model"] == str(checkpoint)
+        said[name] = " ".join(record["words"][2:]).replace(str(tmp_path / name), "RUN")
+        options[name] = record["fairseq"]
+        state = torch.load(tmp_path / name / "checkpoints" / "checkpoint_last.pt")
+        assert state["optimizer_history"][-1]["num_updates"] == 3
+        assert state["cfg"]["optimization"]["lr"] == [5e-3] and state["cfg"]["lr_scheduler"]["_name"] == "fixed"
+        assert state["cfg"]["model"].dropout == 0.1
+    assert said["mine"].replace("gift_recurrent", "gift_standard").replace(" --gold-ratio 0.5", "") == said["standard"]
+    assert all(options["mine"][name] == value for name, value in options["standard"].items() if name != "criterion")
+    mine, control = parameters(tmp_path / "mine"), parameters(tmp_path / "standard")
+    assert any(not torch.equal(mine[name], control[name]) for name in mine)
+
+
+# ---- mistakes
+
+GOOD = "--data . --out x"
+FROM = f"{GOOD} --from x.pt"
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        ("train --out x", "the following arguments are required: --data; see gift train --help"),
+        ("train --data nowhere --out x", "--data is nowhere, but there is no such folder"),
+        (f"train {GOOD}", "--data is ., but that is no data folder: prepare one with gift prepare"),
+        (f"train {GOOD} --precision fp8", "argument --precision: invalid choice: 'fp8' (choose from"),
+        (f"train {GOOD} --gpus 0", "--gpus is '0', but must be a whole number, 1 or more"),
+        (f"train {GOOD} --patience -1", "--patience is '-1', but must be a whole number, 0 or more"),
+        (f"train {GOOD} --master h", "--master is 'h', but must be HOST:PORT"),
+        (f"train {GOOD} --lr fast", "--lr is 'fast', but must be a number above 0"),
+        (f"train {GOOD} --lr 0", "--lr is '0', but must be a number above 0"),
+        (f"train {GOOD} --lr inf", "--lr is 'inf', but must be a number above 0"),
+        (f"train {GOOD} --dropout 0.1", "unrecognized arguments: --dropout 0.1; see gift train --help"),
+        (f"finetune {FROM} --strategy base", "--strategy is 'base', but must be standard, auxiliary,"),
+        (f"finetune {GOOD} --strategy standard", "the following arguments are required: --from"),
+        (f"finetune {FROM} --strategy standard", "--data is ., but that is no data folder"),
+        (f"finetune {FROM} --strategy standard --lr 0", "--lr is '0', but must be a number above 0"),
+        ("compare --data x --out x", "the following arguments are required: --from"),
+        (f"compare {FROM} --updates 0", "--updates is '0', but must be a whole number, 1 or more"),
+        (f"compare {FROM} --seeds one", "--seeds is 'one', but must be whole numbers with blanks between"),
+        (f"compare {FROM} --nodes 2", "unrecognized arguments: --nodes 2"),
+        (f"compare {FROM}", "--from is x.pt, but must be RUN/checkpoints/FILE.pt"),
+        (f"compare {GOOD} --from run/checkpoints/x.pt", "--data is ., but that is no data folder"),
+        ("trian --out x", "COMMAND is trian, but must be one of prepare, train, "),
+        ("user-dir -- --lr 1", "--lr stands after --, but user-dir takes nothing there"),
+    ],
+)
+def test_bad_options(tmp_path, monkeypatch, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    assert sentence in error_of(*arguments.split())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        ("--nodes 2", "--master is needed for more than one node: HOST:PORT of machine 0"),
+        ("--nodes 2 --master h:1 --node-rank 2", "--node-rank is 2, but must be below --nodes, 2"),
+        ("-- --dropout high", "fairseq-train: argument --dropout: invalid float value: 'high'"),
+        ("-- --dropuot 0.1", "fairseq-train: unrecognized arguments: --dropuot 0.1"),
+        ("--arch transformers", "fairseq-train: argument --arch/-a: invalid choice: 'transformers'"),
+    ],
+)
+def test_what_does_not_go_together(binarized, tmp_path, arguments, sentence):
+    assert sentence in error_of("train", "--data", binarized, "--out", tmp_path / "x", *arguments.split())
+    assert not list(tmp_path.iterdir())

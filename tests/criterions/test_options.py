@@ -1,0 +1,104 @@
+"""Options of the strategies that have no meaning end in one sentence: the option, its value, and what is allowed."""
+
+import pytest
+from conftest import TRANSFORMER
+from fairseq import options
+
+
+@pytest.fixture(scope="module")
+def task(build):
+    return build(f"{TRANSFORMER} --criterion gift_standard").task
+
+
+def build_criterion(task, flags):
+    """As fairseq does where it is given a namespace of options."""
+    parser = options.get_training_parser()
+    return task.build_criterion(options.parse_args_and_arch(parser, ["data", *TRANSFORMER.split(), *flags.split()]))
+
+
+ANCHORED = "--criterion gift_risk --anchor kl --anchor-weight"
+
+
+@pytest.mark.parametrize(
+    "flags, option, value, way_out",
+    [
+        # what one of them does not allow
+        ("--criterion gift_recurrent --gold-ratio square:1:0:9", "--gold-ratio", "square:1:0:9", "exponential"),
+        ("--criterion gift_recurrent --gold-ratio linear:1:2:9", "--gold-ratio", "linear:1:2:9", "between 0 and 1"),
+        ("--criterion gift_risk --generate-ratio x", "--generate-ratio", "x", "linear:1:0.5:10000"),
+        ("--criterion gift_recurrent --confidence -1", "--confidence", "-1", "between 0 and 1"),
+        ("--criterion gift_recurrent --gold-mixed-by word", "--gold-mixed-by", "word", "token, sentence"),
+        ("--criterion gift_recurrent --targets best", "--targets", "best", "gold, oracle"),
+        ("--criterion gift_recurrent --choose beam", "--choose", "beam", "argmax, sample"),
+        ("--criterion gift_generative --targets oracle --oracle-weights x", "--oracle-weights", "x", "uniform, model"),
+        ("--criterion gift_generative --rollout-dtype fp8", "--rollout-dtype", "fp8", "model, bf16, fp16"),
+        ("--criterion gift_generative --anchor ewc --anchor-weight 1", "--anchor", "ewc", "none, kl, l2"),
+        ("--criterion gift_generative --targets oracle --length-cap 0.9", "--length-cap", "0.9", "1 or more"),
+        ("--criterion gift_generative --targets oracle --length-cap nan", "--length-cap", "nan", "1 or more"),
+        ("--criterion gift_generative --choose sample --temperature 0", "--temperature", "0", "above 0"),
+        ("--criterion gift_generative --choose sample --temperature inf", "--temperature", "inf", "finite"),
+        ("--criterion gift_generative --choose sample --top-k -1", "--top-k", "-1", "0 or more"),
+        ("--criterion gift_generative --mle-weight 2", "--mle-weight", "2", "between 0 and 1"),
+        ("--criterion gift_generative --mle-weight -1", "--mle-weight", "-1", "between 0 and 1"),
+        ("--criterion gift_generative --anchor-weight -1", "--anchor-weight", "-1", "0 or more"),
+        ("--criterion gift_risk --candidates 1", "--candidates", "1", "2 or more"),
+        ("--criterion gift_risk --candidates-from nbest", "--candidates-from", "nbest", "sample, beam"),
+        ("--criterion gift_risk --risk-cost ter", "--risk-cost", "ter", "bleu, chrf"),
+        ("--criterion gift_risk --risk-alpha 0", "--risk-alpha", "0", "above 0"),
+        ("--criterion gift_risk --risk-alpha nan", "--risk-alpha", "nan", "above 0"),
+        # what nothing samples
+        ("--criterion gift_recurrent --temperature 2", "--temperature", "2", "add --choose sample"),
+        ("--criterion gift_generative --top-k 5", "--top-k", "5", "add --choose sample"),
+        ("--criterion gift_risk --candidates-from beam --temperature 2", "--temperature", "2", "leave out"),
+        ("--criterion gift_risk --candidates-from beam --top-k 5", "--top-k", "5", "leave out --candidates-from beam"),
+        # what belongs to the oracle
+        ("--criterion gift_recurrent --oracle-weights model", "--oracle-weights", "model", "add --targets oracle"),
+        ("--criterion gift_generative --length-cap 2", "--length-cap", "2", "add --targets oracle"),
+        # what graphs cannot do
+        ("--criterion gift_generative --rollout-cuda-graphs --choose sample", "--rollout-cuda-graphs", "", "leave out"),
+        ("--criterion gift_generative --rollout-cuda-graphs --targets oracle", "--rollout-cuda-graphs", "", "leave"),
+        # a share that leaves nothing
+        ("--criterion gift_generative --mle-weight 1", "--mle-weight", "1", "use --criterion gift_standard"),
+        ("--criterion gift_recurrent --confidence 1", "--confidence", "1", "use --criterion gift_standard"),
+        ("--criterion gift_recurrent --confidence 0.5", "--confidence", "0.5", "add --choose sample"),
+        ("--criterion gift_recurrent --gold-ratio-steps 0.5", "--gold-ratio-steps", "0", "a value above 0"),
+        ("--criterion gift_recurrent --gold-mixed-by sentence", "--gold-mixed-by", "sentence", "--gold-ratio is 0"),
+        ("--criterion gift_recurrent --gold-ratio 1 --gold-ratio-steps 0", "--gold-ratio-steps", "0", "instead"),
+        (
+            "--criterion gift_recurrent --gold-ratio 1 --gold-mixed-by sentence --gold-ratio-steps linear:1:0:9",
+            "--gold-ratio-steps",
+            "",
+            "--gold-mixed-by sentence keeps alike",
+        ),
+        # regularisation by half
+        ("--criterion gift_recurrent --anchor l2", "--anchor", "l2", "a weight above 0"),
+        ("--criterion gift_recurrent --anchor-weight 0.5", "--anchor-weight", "0.5", "kl or l2"),
+        (f"{ANCHORED} 0.5", "--anchor", "kl", "--finetune-from-model"),
+        (f"{ANCHORED} 0", "--anchor-weight", "0", "a weight above 0"),
+    ],
+)
+def test_options_without_meaning(task, flags, option, value, way_out):
+    """Where each works alone, or with another, the sentence says with what."""
+    with pytest.raises(SystemExit) as stopped:
+        build_criterion(task, flags)
+    message = str(stopped.value)
+    assert message.startswith("gift_fairseq: error: --") and "\n" not in message
+    assert option in message and value in message and way_out in message
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--criterion gift_recurrent --choose sample --temperature 0.5 --top-k 5",
+        "--criterion gift_recurrent --targets oracle --oracle-weights model",
+        "--criterion gift_recurrent --gold-ratio linear:1:0:9 --gold-ratio-steps exponential:1:0.1:30 --confidence 0.4",
+        "--criterion gift_recurrent --confidence 0.9 --choose sample",
+        "--criterion gift_recurrent --gold-ratio 0.5 --gold-mixed-by sentence --passes 2 --mle-weight 0.9",
+        "--criterion gift_generative --targets oracle --length-cap 1 --generate-ratio linear:0:0.2:1000",
+        "--criterion gift_generative --rollout-cuda-graphs --rollout-dtype bf16",
+        "--criterion gift_risk --candidates 2 --temperature 2 --top-k 5 --risk-gold --risk-alpha 1 --length-cap 3",
+        "--criterion gift_risk --candidates-from beam --risk-cost chrf --mle-weight 0.5",
+    ],
+)
+def test_what_makes_sense_is_not_refused(task, flags):
+    build_criterion(task, flags)

@@ -1,0 +1,370 @@
+"""Preparation: what stays of a corpus, what is mended, what is refused, and that a second start changes nothing."""
+
+import fcntl
+import gzip
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import time
+
+import language as toy_language
+import pytest
+from conftest import ROOT, error_of, gift
+from fairseq import options
+
+from gift_fairseq.data import prepare, testsets
+from gift_fairseq.data.segmentation import Segmentation, Segmenter, Tokenizer
+from gift_fairseq.errors import UserError
+
+PAIRS = [
+    ("a good house", "ein gutes Haus"),
+    ("", "leer"),
+    ("one", "eins"),
+    ("a good house", "ein gutes Haus"),
+    ("one two three four five six", "1 2 3 4 5 6"),
+    ("one two", "1 2 3 4 5"),
+    ("a good house", "ein anderes Haus"),
+]
+
+
+def write(folder, name, pairs, ending=""):
+    folder.mkdir(exist_ok=True)
+    for language, side in zip(("en", "de"), zip(*pairs)):
+        text = "".join(line + "\n" for line in side).encode()
+        (folder / f"{name}.{language}{ending}").write_bytes(gzip.compress(text) if ending else text)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Prefixes of a small corpus in a folder with a difficult name, as command-line arguments."""
+    folder = tmp_path / "a blank and ü"
+    write(folder, "train", PAIRS)
+    write(folder, "valid", PAIRS[:1])
+    write(folder, "test", PAIRS[2:4])
+    return folder
+
+
+def splits(folder):
+    return [word for name in ("train", "valid", "test") for word in (f"--{name}", folder / name)]
+
+
+def prepared(folder, out, subword="sentencepiece", tokenizer="none", limits=(), **what):
+    """All stages but that of fairseq-preprocess."""
+    found = dict(zip(("train", "valid", "tests"), (folder / "train", folder / "valid", [folder / "test"])))
+    segmentation = Segmentation("en", "de", tokenizer, subword=subword)
+    preparation = prepare.Preparation(
+        **{**found, "vocab_size": 30, **what}, out=out, segmentation=segmentation, limits=prepare.Limits(*limits)
+    )
+    for stage in (prepare.clean, prepare.learn, prepare.apply):
+        stage(preparation)
+
+
+def cleaned(out, name="train"):
+    sides = [(out / "clean" / f"{name}.{language}").read_text().splitlines() for language in ("en", "de")]
+    return list(zip(*sides))
+
+
+def test_filtered_by_hand(corpus, tmp_path, monkeypatch):
+    """Chunks of two lines: a duplicate is found across them; order stays; only training pairs are filtered."""
+    monkeypatch.setattr(prepare, "CHUNK", 2)
+    prepared(corpus, tmp_path / "out", vocab_size=20, limits=(2, 5, 2))
+    assert cleaned(tmp_path / "out") == [PAIRS[0], PAIRS[6]]
+    assert cleaned(tmp_path / "out", "test") == PAIRS[2:4]
+    counts = json.loads((tmp_path / "out" / "clean" / "filtered.json").read_text())
+    reasons = {"empty": 1, "too short": 1, "duplicate": 1, "too long": 1, "lengths too different": 1}
+    assert counts["train"] == {"read": 7, "kept": 2, **reasons}
+    assert counts["test"] == {"read": 2, "kept": 2}
+    assert not list(tmp_path.rglob("*.partial*"))
+
+
+def test_limits_are_inclusive():
+    limits = prepare.Limits(min_len=2, max_len=4, max_ratio=2)
+    assert limits.reason_against("a b", "a b c d") is None
+    assert limits.reason_against("a b", "a b c d e") == "too long"
+    assert limits.reason_against("a", "a b") == "too short"
+    assert prepare.Limits(max_ratio=1.5).reason_against("a b", "a b c d") == "lengths too different"
+
+
+def test_gzipped_text_is_the_same(corpus, tmp_path):
+    prepared(corpus, tmp_path / "plain")
+    zipped = tmp_path / "zipped"
+    for name, pairs in (("train", PAIRS), ("valid", PAIRS[:1]), ("test", PAIRS[2:4])):
+        write(zipped, name, pairs, ".gz")
+    prepared(zipped, tmp_path / "out")
+    for path in (tmp_path / "plain" / "pieces").iterdir():
+        assert path.read_bytes() == (tmp_path / "out" / "pieces" / path.name).read_bytes()
+
+
+def test_carriage_returns_and_control_characters_are_taken_out_and_told(corpus, tmp_path, capsys):
+    text = "ein\x07 gutes\u2028Haus\r\n".encode() + b"leer\r\n" + "\ufeffeins\n".encode()
+    (corpus / "train.de").write_bytes(text + b"".join(f"{side}\n".encode() for _, side in PAIRS[3:]))
+    prepared(corpus, tmp_path / "out")
+    assert cleaned(tmp_path / "out")[:2] == [("a good house", "ein gutes Haus"), ("one", "eins")]
+    told = [line for line in capsys.readouterr().err.splitlines() if "train.de" in line]
+    assert told == [
+        f"{corpus}/train.de, line 1 ends in a carriage return: taken out there and wherever else",
+        f"{corpus}/train.de, line 1 has control characters: taken out there and wherever else",
+    ]
+
+
+def broken(corpus, name, content):
+    (corpus / name).write_bytes(content)
+
+
+MISTAKES = {
+    "shorter": (
+        lambda c: broken(c, "train.de", b"eins\nzwei\n"),
+        "train.de ends after line 2, but .*train.en goes on",
+    ),
+    "longer": (
+        lambda c: broken(c, "valid.de", b"eins\nzwei\n"),
+        "valid.en ends after line 1, but .*valid.de goes on",
+    ),
+    "empty": (lambda c: [broken(c, f"test.{la}", b"") for la in ("en", "de")], "test.en is empty"),
+    "blank test line": (lambda c: broken(c, "test.de", b"eins\n \n"), "test.de, line 2 has no text"),
+    "no UTF-8": (lambda c: broken(c, "valid.en", b"caf\xe9\n"), "valid.en, line 1 is not UTF-8: .* at byte 4"),
+    "nothing left": (lambda c: broken(c, "train.en", b"\n" * 7), "no pair is left: 7 read, 7 empty"),
+    "missing": (lambda c: (c / "test.de").unlink(), "--test is .*test, but there is neither .*test.de nor"),
+    "truncated": (
+        lambda c: [
+            (c / "train.de").unlink(),
+            broken(c, "train.de.gz", gzip.compress(b"eins\n" * 7)[:-9]),
+        ],
+        "train.de.gz cannot be read to its end",
+    ),
+    "no gzip": (
+        lambda c: [(c / "train.de").unlink(), broken(c, "train.de.gz", b"eins\n")],
+        "train.de.gz cannot be read to its end: Not a gzipped file",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_bad_text_is_one_sentence_with_file_and_line(corpus, tmp_path, mistake):
+    make, sentence = MISTAKES[mistake]
+    make(corpus)
+    assert re.search(sentence, error_of("prepare", *splits(corpus), "--out", tmp_path / "out", "--workers", 1))
+    assert not list(tmp_path.rglob("*.partial*")) and not (tmp_path / "out" / "done" / "clean").exists()
+    assert not list(tmp_path.glob("out/clean/test.*")) or mistake == "truncated"
+
+
+@pytest.mark.parametrize(
+    "more, sentence",
+    [
+        (["--tgt", "en"], "--tgt is en, but must be another language than --src"),
+        (["--min-len", "0"], "--min-len is '0', but must be a whole number, 1 or more"),
+        (["--min-len", "9", "--max-len", "8"], "--max-len is 8, but must be 9 or more"),
+        (["--max-ratio", "nan"], "--max-ratio is nan, but must be 1 or more"),
+        (["--workers", "0"], "--workers is '0', but must be a whole number, 1 or more"),
+        (["--test", "a/x,b/x"], "--test names a set 'x', but each must have a name of its own"),
+        (["--test", "a/valid"], "--test names a set 'valid', but"),
+        (["--test", "a,"], "--test names a set '', but"),
+        (["--dictionary", "nowhere"], "--dictionary is nowhere, but there is no such file"),
+        (["--train", "x"], "--train is x, but there is neither x.en nor x.en.gz"),
+        (["--train", "x", "y"], "unrecognized arguments: y"),
+        (["--train"], "--train: expected one argument"),
+        (["--trian", "x"], "unrecognized arguments: --trian x"),
+        (["--subword", "word"], "--subword: invalid choice: 'word'"),
+    ],
+)
+def test_bad_options(corpus, tmp_path, more, sentence):
+    assert sentence in error_of("prepare", *splits(corpus), "--out", tmp_path / "out", *more)
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_pieces_than_the_text_has(corpus, tmp_path):
+    with pytest.raises(UserError, match="--vocab-size is 9999, which does not fit the text"):
+        prepared(corpus, tmp_path / "out", vocab_size=9999)
+
+
+def test_no_more_is_read_ahead_than_said():
+    """A pool's own imap would read the whole corpus while the first chunk is worked on."""
+    read = []
+
+    class Pool:
+        def apply_async(self, work, arguments):
+            class Result:
+                def get(self):
+                    return work(*arguments)
+
+            return Result()
+
+    items = (read.append(number) or number for number in range(100))
+    results = prepare.in_order(Pool(), lambda number: number * number, items, ahead=5)
+    for number in range(100):
+        assert next(results) == number * number
+        assert len(read) <= number + 6
+
+
+@pytest.mark.parametrize("subword", ["sentencepiece", "bpe"])
+@pytest.mark.parametrize("tokenizer", ["moses", "moses-bare", "none"])
+def test_decoding_undoes_encoding(tmp_path, subword, tokenizer):
+    text = [
+        (f'He said: "well-known houses {n}, aren\'t they?"', f"Er sagte, Häuser ({n}) seien “gut”.") for n in range(50)
+    ]
+    for name in ("train", "valid", "test"):
+        write(tmp_path / "text", name, text)
+    prepared(tmp_path / "text", tmp_path / "out", subword, tokenizer, vocab_size=50)
+    assert Segmentation.read(tmp_path / "out") == Segmentation("en", "de", tokenizer, False, subword)
+    for language, side in zip(("en", "de"), zip(*text)):
+        segmenter = Segmenter(tmp_path / "out", language)
+        pieces = [segmenter.encode(line) for line in side]
+        assert pieces == (tmp_path / "out" / "pieces" / f"train.{language}").read_text().splitlines()
+        expected = list(side)
+        if tokenizer == "moses":
+            expected = [line.replace("“", '"').replace("”", '"') for line in side]
+        elif tokenizer == "moses-bare":  # Moses' detokenizer does not know that this mark closes
+            expected = [line.replace("”", " ”") for line in side]
+        assert [segmenter.decode(line) for line in pieces] == expected
+
+
+@pytest.mark.parametrize(
+    "tokenizer, expected",
+    [
+        ("moses", 'the well @-@ known " house " isn \'t big .'),
+        ("moses-bare", "the well-known “ house ” isn &apos;t big ."),
+        ("none", "the well-known “house” isn't big."),
+    ],
+)
+def test_tokenizers_by_hand(tokenizer, expected):
+    segmentation = Segmentation("en", "de", tokenizer=tokenizer, lowercase=True)
+    assert Tokenizer(segmentation, "en").tokenize("The well-known  “house” isn't big.") == expected
+
+
+def test_the_raw_test_sets_are_kept_with_their_names_and_references(corpus, tmp_path):
+    """Gzipped, with carriage returns, with a second reference; in the order of fairseq's subsets."""
+    write(corpus, "news", [("one\r", "eins\r"), ("two\u2028", "zwei")], ".gz")
+    (corpus / "news.de.1").write_text("1\n2\n")
+    tests = [corpus / "test", corpus / "news"]
+    prepared(corpus, tmp_path / "out", tests=tests)
+    out = tmp_path / "out"
+    assert testsets.names(out) == ["test", "news"]
+    assert [testsets.subset_of(out, name) for name in ("test", "news", "valid")] == ["test", "test1", "valid"]
+    assert testsets.raw_lines(out, "news", "en") == ["one", "two\u2028"]
+    assert testsets.references(out, "news", "de") == [["eins", "zwei"], ["1", "2"]]
+    assert testsets.references(out, "valid", "de") == [["ein gutes Haus"]]
+    with pytest.raises(UserError, match="--testset is train, but must be one of test, news, valid"):
+        testsets.subset_of(out, "train")
+    (corpus / "news.de.1").write_text("1\n")
+    with pytest.raises(UserError, match="news.de.1 has 1 lines, but .*news.en.gz has 2|news.de.gz has 2"):
+        prepared(corpus, tmp_path / "again", tests=tests)
+
+
+@pytest.mark.parametrize("subword", ["sentencepiece", "bpe"])
+def test_subwords_and_dictionary_of_another_model(corpus, tmp_path, subword):
+    prepared(corpus, tmp_path / "one", subword)
+    model = Segmentation("en", "de", subword=subword).subword_file(tmp_path / "one")
+    (tmp_path / "dict").write_text("ein 3\n")
+    write(corpus, "train", [("other words", "andere Worte")])
+    prepared(corpus, tmp_path / "two", subword, subword_model=model, dictionary=tmp_path / "dict")
+    assert (tmp_path / "two" / model.name).read_bytes() == model.read_bytes()
+    assert (tmp_path / "two" / "dictionary.txt").read_text() == "ein 3\n"
+    assert (tmp_path / "two" / "pieces" / "test.de").read_text() == (
+        tmp_path / "one" / "pieces" / "test.de"
+    ).read_text()
+
+
+def test_lowercase():
+    tokenizer = Tokenizer(Segmentation("en", "de", "moses", lowercase=True), "de")
+    assert tokenizer.tokenize("Ein  Haus, ÄRGER.") == "ein haus , ärger ."
+
+
+@pytest.mark.system
+def test_a_disk_that_is_full_is_one_sentence_with_the_file(tmp_path):
+    """A limit on the size of files fails a write as a full disk does: in the middle, without a file's name."""
+    text = tmp_path / "text"
+    toy_language.main(["--out", str(text), "--train", "2000", "--valid", "9", "--test", "9", "--test-long", "9"])
+    words = shlex.join(map(str, ["bash", ROOT / "scripts/prepare.sh", *splits(text), "--out", tmp_path / "out"]))
+    command = f"ulimit -f 60; exec {words}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert re.search(r"error: .*(train\.(en|de)|\.partial): File too large$|error: .*\.partial: disk", last), last
+    assert not list(tmp_path.rglob("*.partial*")) and not list((tmp_path / "out" / "clean").iterdir())
+
+
+def test_two_runs_do_not_share_a_folder(corpus, tmp_path):
+    (tmp_path / "out").mkdir()
+    with open(tmp_path / "out" / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        message = error_of("prepare", *splits(corpus), "--out", tmp_path / "out")
+    assert message == f"gift: error: --out is {tmp_path}/out, but another process works there"
+
+
+def test_the_command_of_fairseq_is_printed_and_nothing_is_done(corpus, tmp_path, capsys):
+    write(corpus, "test.x", PAIRS[:1])
+    more = ["--test", f"{corpus / 'test'},{corpus / 'test.x'}", "--dictionary", corpus / "test.en", "--workers", 3]
+    gift("prepare", *splits(corpus), *more, "--out", tmp_path / "out", "--dry-run", "--", "--thresholdsrc", 2)
+    words, out = shlex.split(capsys.readouterr().out), tmp_path / "out"
+    assert words[0] == "fairseq-preprocess" and words[-2:] == ["--thresholdsrc", "2"]
+    parsed = options.get_preprocessing_parser().parse_args(words[1:])
+    assert (parsed.source_lang, parsed.target_lang, parsed.workers) == ("en", "de", 3) and parsed.joined_dictionary
+    assert (parsed.testpref, parsed.destdir) == (f"{out}/pieces/test,{out}/pieces/test1", f"{out}/data")
+    assert parsed.srcdict == str(out / "dictionary.txt") and not out.exists()
+
+
+@pytest.mark.cli
+def test_the_command_resumes_by_what_was_meant(corpus, tmp_path, monkeypatch, capsys):
+    """Another order, a relative path, a default spelled out and other workers are no difference; a value is."""
+    out = tmp_path / "out"
+    arguments = ["prepare", *splits(corpus), "--out", out, "--vocab-size", 30]
+    message = error_of(*arguments, "--", "--thresholdsrc", "x")
+    assert "fairseq-preprocess failed with status 2" in message and "invalid int value: 'x'" in message
+    assert {path.name for path in (out / "done").iterdir()} == {"clean", "learn", "apply"}
+    assert 'what follows -- was ["--thresholdsrc", "x"] and is now []' in error_of(*arguments)
+    (out / "run.json").unlink()
+    gift(*arguments)
+    kept = {path.name for path in (out / "data").iterdir()}
+    assert {"segmentation.json", "subwords.model", "raw", "dict.en.txt", "test.en-de.de.bin"} <= kept
+    assert testsets.raw_lines(out / "data", "test", "de") == [target for _, target in PAIRS[2:4]]
+    before = files(out)
+    monkeypatch.chdir(corpus)
+    capsys.readouterr()
+    again = "--vocab-size=30 --min-len=1 --test=test --workers=1 --valid=valid --train=train"
+    gift("prepare", *again.split(), f"--out={out}")
+    assert files(out) == before and "cleaning" not in capsys.readouterr().err
+    sentence = "--max-ratio was 3.0 and is now 4.0; choose another folder, or the value of before"
+    assert sentence in error_of(*arguments, "--max-ratio", 4)
+
+
+def files(folder):
+    kept = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in ("run.json", "lock")]
+    kept = [path for path in kept if path.suffix != ".log"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in kept}
+
+
+@pytest.mark.system
+def test_killed_at_any_moment_it_ends_in_the_same_files(tmp_path):
+    """SIGKILL after ever more seconds, then once more to the end: the files of a run that nobody stopped."""
+    text = tmp_path / "a blank and ü"
+    toy_language.main(["--out", str(text), "--train", "2000", "--valid", "20", "--test", "20", "--test-long", "9"])
+    command = ["bash", ROOT / "scripts/prepare.sh", *splits(text), "--vocab-size", "400", "--workers", "2"]
+
+    def start(out):
+        return subprocess.Popen(
+            [str(word) for word in (*command, "--out", out)],
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+    whole = start(tmp_path / "whole")
+    begun = time.monotonic()
+    _, said = whole.communicate()
+    assert whole.returncode == 0, said
+    seconds = time.monotonic() - begun
+    for share in (0.3, 0.5, 0.7, 0.85):
+        stopped = start(tmp_path / "stopped")
+        time.sleep(share * seconds)
+        os.killpg(stopped.pid, signal.SIGKILL)
+        stopped.communicate()
+    last = start(tmp_path / "stopped")
+    _, said = last.communicate()
+    assert last.returncode == 0, said
+    once, again = files(tmp_path / "whole"), files(tmp_path / "stopped")
+    assert once.keys() == {name for name in again if ".partial" not in name}
+    assert {name: again[name] for name in once} == once

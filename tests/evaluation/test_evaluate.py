@@ -1,0 +1,137 @@
+"""Scores of what a run generated, against the raw references."""
+
+import json
+
+import pytest
+import sacrebleu
+from conftest import error_of
+
+from gift_fairseq.data import testsets
+from gift_fairseq.errors import UserError
+from gift_fairseq.evaluation import scores
+
+
+def test_scores_by_hand():
+    perfect = ["Ein Haus steht dort.", "Das ist gut."]
+    score = scores.bleu(perfect, [perfect])
+    assert score["bleu"] == pytest.approx(100) and "tok:13a" in score["signature"] and "nrefs:1" in score["signature"]
+    two = scores.bleu(perfect, [["Ein Haus steht dort.", "x"], ["x", "Das ist gut."]])
+    assert two["bleu"] > scores.bleu(perfect, [["Ein Haus steht dort.", "x"]])["bleu"] and "nrefs:2" in two["signature"]
+    with pytest.raises(UserError, match="1 hypotheses, but 2 references"):
+        scores.bleu(["a"], [["a", "b"]])
+
+
+def test_each_metric_by_hand():
+    """BLEU from its four precisions 4/5, 3/4, 2/3, 1/2; TER: a substitution and an insertion, then one shift."""
+    score = scores.bleu(["a b c d e"], [["a b c d f"]])
+    assert score["bleu"] == pytest.approx(100 * (4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25)
+    assert scores.bleu(["a b c d"], [["a b c d e"]])["length_ratio"] == pytest.approx(4 / 5)
+    assert scores.chrf_and_ter(["a b c d"], [["a b c e f"]])["ter"] == pytest.approx(100 * 2 / 5)
+    other = scores.chrf_and_ter(["d a b c"], [["a b c d"]])
+    assert other["ter"] == pytest.approx(100 * 1 / 4) and "tok:tercom" in other["ter_signature"]
+    # one of two letters, none of one pair of letters; the mean over the lengths there are
+    assert scores.chrf_and_ter(["ab"], [["ac"]])["chrf"] == pytest.approx(100 * (1 / 2 + 0) / 2)
+    assert other["chrf_signature"].startswith("nrefs:1|case:mixed|eff:yes|nc:6|nw:0")
+
+
+def test_scores_are_sacrebleus_own():
+    hypotheses = [f"the {word} sat on the mat , number {i}" for i, word in enumerate(["cat", "dog", "red fox"] * 5)]
+    references = [[f"the {w} lay on a mat, number {i}" for i in range(15)] for w in ("cat", "dog")]
+    found = {**scores.bleu(hypotheses, references), **scores.chrf_and_ter(hypotheses, references)}
+    assert found["bleu"] == sacrebleu.corpus_bleu(hypotheses, references).score
+    assert found["chrf"] == sacrebleu.corpus_chrf(hypotheses, references).score
+    assert found["ter"] == sacrebleu.corpus_ter(hypotheses, references).score
+    said = sacrebleu.BLEU().corpus_score(hypotheses, references, n_bootstrap=1000).format()
+    assert f"± {found['bleu_ci']:.2f})" in said and found["bleu_ci"] > 0
+    assert "bs:1000|seed:12345" in found["signature"] and "nrefs:2" in found["ter_signature"]
+    with pytest.raises(UserError, match="there are no hypotheses"):
+        scores.bleu([], [[]])
+
+
+def test_repetition_by_hand():
+    """Of the 4-grams abcd bcda cdab dabc abcd the last was there before; lines are summed, not averaged."""
+    assert scores.repetition_rate(["a b c d a b c d"]) == pytest.approx(100 / 5)
+    assert scores.repetition_rate(["a b c d a b c d", "e f g h", "a b c d", "short", ""]) == pytest.approx(100 / 7)
+    assert scores.repetition_rate(["no no no", ""]) == 0.0
+    assert scores.repetition_rate([" ".join(["again,"] * 100)]) > 98
+
+
+def test_bleu_by_source_length():
+    sources = ["", "a b c d e", "a b c d e f", " ".join("s" * 61)]
+    hypotheses = ["x y z u v", "1 2 3 4 5", "1 2 3 4 5 6", "p q r s t"]
+    references = [["x y z u v", "1 2 3 4 5", "6 5 4 3 2 1", "p q r s s"]]
+    found = scores.bleu_by_length(sources, hypotheses, references)
+    assert [(b.from_, b.to, b.sentences) for b in found] == [(1, 5, 2), (6, 10, 1), (61, None, 1)]
+    assert found[0].bleu == pytest.approx(100)
+    for bucket, i in ((found[1], 2), (found[2], 3)):
+        assert bucket.bleu == sacrebleu.corpus_bleu([hypotheses[i]], [[references[0][i]]]).score
+
+
+def test_compounds_are_split_as_the_literature_does():
+    """Only a hyphen between two characters; then every part counts as a token of its own."""
+    hypotheses, references = ["Der E-Mail-Dienst (neu) ist gut ."], ["Der E-Mail-Server (neu) ist gut ."]
+    split = "Der E ##AT##-##AT## Mail ##AT##-##AT## {} ( neu ) ist gut ."
+    expected = sacrebleu.corpus_bleu([split.format("Dienst")], [[split.format("Server")]], tokenize="none", force=True)
+    assert scores.compound_split_bleu(hypotheses, [references], "de") == pytest.approx(expected.score)
+    assert expected.score > scores.bleu(hypotheses, [references])["bleu"]
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A data folder as far as evaluation looks at it before it translates."""
+    testsets.raw_file(tmp_path / "data", "news", "de").parent.mkdir(parents=True)
+    testsets.write_names(tmp_path / "data", ["news"])
+    (tmp_path / "data" / "segmentation.json").write_text('{"src": "en", "tgt": "de", "subword": "bpe"}')
+    (tmp_path / "data" / "subwords.codes").write_text("#version: 0.2\n")
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["--beam", "1", "RUN/checkpoints/a.pt"], "--beam is '1', but must be a whole number, 2 or more"),
+        (["a.pt"], "CHECKPOINT is a.pt, but must be RUN/checkpoints/FILE.pt, or --out name the folder"),
+        (["--testset", "olds", "RUN/checkpoints/a.pt"], "--testset is olds, but must be one of news, valid"),
+        (["--out", "x", "a.pt", "--search", "both", "b.pt"], "--out is x, but there are 2 checkpoints"),
+        (["RUN/checkpoints/a.pt", "RUN/checkpoints/b.pt"], "but must be the only one of RUN, whose results would mix"),
+        (["RUN/checkpoints/a.pt"], "CHECKPOINT is RUN/checkpoints/a.pt, but there is no such file"),
+        ([], "the following arguments are required: CHECKPOINT"),
+    ],
+)
+def test_bad_options(data, arguments, sentence):
+    assert sentence in error_of("evaluate", "--data", data, *arguments)
+
+
+def test_a_run_that_generated_nothing(data, tmp_path):
+    with pytest.raises(UserError, match="has no generate/TESTSET.SEARCH.txt"):
+        scores.write_scores(tmp_path, data)
+    (tmp_path / "generate").mkdir()
+    (tmp_path / "generate" / "news.beam5.txt").write_text("Haus\n")
+    with pytest.raises(UserError, match="raw/news.de is missing"):
+        scores.write_scores(tmp_path, data)
+    (data / "raw" / "news.de").write_text("Haus\n")
+    with pytest.raises(UserError, match="raw/news.en is missing"):
+        scores.write_scores(tmp_path, data)
+
+
+def test_a_run_keeps_what_a_report_needs(data, tmp_path):
+    """Every score, and the raw text byte by byte, further references too; of the sets that were translated alone."""
+    texts = {"news.en": "a  house \u2028\n", "news.de": "Haus ü\r\n", "news.de.1": "Ein Haus\n", "olds.de": "x\n"}
+    for name, text in texts.items():
+        (data / "raw" / name).write_bytes(text.encode())
+    run = tmp_path / "a run"
+    (run / "generate").mkdir(parents=True)
+    for search in ("greedy", "beam5"):
+        (run / "generate" / f"news.{search}.txt").write_text("Haus ü\n")
+    scores.write_scores(run, data, compound_split=True)
+    found = json.loads((run / "scores.json").read_text())
+    assert set(found) == {"news.beam5", "news.greedy"}
+    for score in found.values():
+        assert score["bleu"] == pytest.approx(sacrebleu.corpus_bleu(["Haus ü"], [["Haus ü"], ["Ein Haus"]]).score)
+        assert (score["sentences"], score["src"], score["tgt"], score["ter"]) == (1, "en", "de", 0)
+        assert "nrefs:2" in score["signature"] and "compound_split_bleu" in score
+        assert score["bleu_by_length"][0]["sentences"] == 1 and score["repetition_rate"] == 0
+    assert {path.name for path in (run / "raw").iterdir()} == {"news.en", "news.de", "news.de.1"}
+    assert all(
+        (run / "raw" / name).read_bytes() == texts[name].encode() for name in ("news.en", "news.de", "news.de.1")
+    )

@@ -1,0 +1,251 @@
+"""The report of hand-made runs: what is one system, its numbers in all forms, what is missing, what is escaped."""
+
+import csv
+import json
+import math
+import re
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import sacrebleu
+from conftest import error_of, gift
+from report_runs import NAMES, SENTENCES, hypotheses, log_line, make_report, make_run, make_runs, references
+
+from gift_fairseq.errors import UserError
+from gift_fairseq.evaluation.significance import Comparison
+from gift_fairseq.report import runs, samples, systems, table
+from gift_fairseq.report.folder import write_report
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("a blank and ü")
+    make_runs(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def out(root):
+    return make_report(root)
+
+
+@pytest.fixture(scope="module")
+def rows(out):
+    return {row["name"]: row for row in json.loads((out / "results.json").read_text())["systems"]}
+
+
+def test_the_options_of_a_strategy():
+    """What it has beyond the control's, with its default; not what it only reads of fairseq's."""
+    assert runs.own_options("gift_auxiliary") == {"auxiliary_ratio": 0.1}
+    own = runs.own_options("gift_recurrent")
+    assert {"rollout_dtype", "gold_ratio", "passes", "anchor"} < set(own) and "finetune_from_model" not in own
+    assert own["passes"] == 1
+    assert runs.own_options("gift_standard") == runs.own_options("label_smoothed_cross_entropy") == {}
+
+
+def shown(score):
+    """How the table shows a score of results.json."""
+    tests = {key: systems.SeedComparisons(**score[key]) for key in score if key.startswith("against_")}
+    return table.bleu_cell(systems.SystemScore(**{**score, **tests})).text
+
+
+def test_what_one_system_is(rows):
+    """The options decide: strategy and what is its own; not the name, not the seed."""
+    assert list(rows) == ["baseline", "standard", "recurrent --passes 2", "generative", "auxiliary"]
+    assert [run["seed"] for run in rows["recurrent --passes 2"]["runs"]] == [1, 2, 3]
+
+
+def test_another_rate_is_another_system_and_another_control(root, tmp_path):
+    shutil.copytree(root / "runs", tmp_path / "runs")
+    for name in ("standard-2", "recurrent-2"):
+        file = tmp_path / "runs" / name / "run.json"
+        record = json.loads(file.read_text())
+        record["fairseq"].update(lr=[1e-4], seed=1)
+        file.write_text(json.dumps(record))
+    found = [runs.read_run(tmp_path / "runs" / name) for name in NAMES[:-1]]
+    groups = systems.group(found)
+    assert [group.name for group in groups][-2:] == ["standard (standard-2)", "recurrent --passes 2 (recurrent-2)"]
+    by_name = {run.name: run for run in found}
+    for control, name in (("standard-1", "recurrent-1"), ("standard-2", "recurrent-2")):
+        assert systems.control_of(by_name[name], found) is by_name[control]
+    assert systems.control_of(by_name["standard-1"], found) is systems.control_of(by_name["baseline"], found) is None
+    del found[1]  # the only control left serves both
+    assert systems.control_of(by_name["recurrent-1"], found) is by_name["standard-2"]
+    moved = systems.baseline_of(by_name["recurrent-1"], found)  # copied to another folder, but the only one
+    assert moved is by_name["baseline"]
+
+
+def test_means_spread_and_marks(rows, root):
+    """Against sacreBLEU called directly; the seeds' tests apart, seed 2 against the control of seed 2."""
+    score = rows["recurrent --passes 2"]["scores"]["news.beam5"]
+    bleus = [
+        sacrebleu.corpus_bleu(hypotheses(w, f"recurrent-{s}"), [references()]).score for s, w in ((1, 0.1), (2, 0.3))
+    ]
+    assert score["bleu"] == pytest.approx(sum(bleus) / 2) and score["seeds"] == 2
+    assert score["sd"] == pytest.approx(abs(bleus[0] - bleus[1]) / math.sqrt(2))
+    controls = [sacrebleu.corpus_bleu(hypotheses(0.29, f"standard-{s}"), [references()]).score for s in (1, 2)]
+    assert score["against_control"]["difference"] == pytest.approx((sum(bleus) - sum(controls)) / 2)
+    assert (score["against_control"]["significant"], score["against_control"]["tested"]) == (1, 2)
+    alone = rows["generative"]["scores"]["news.beam5"]
+    assert alone["sd"] is None and alone["against_baseline"]["significant"] == 1
+    assert shown(alone) == f"{alone['bleu']:.1f} ± {alone['bleu_ci']:.1f} * †"
+    expected = f"{score['bleu']:.1f} ± {score['bleu_ci']:.1f} (sd {score['sd']:.1f}) *1/2 †1/2"
+    assert shown(score) == expected
+    greedy = rows["baseline"]["scores"]["news.greedy"]["bleu"]
+    beam = rows["baseline"]["scores"]["news.beam5"]
+    assert beam["gain_over_greedy"] == pytest.approx(beam["bleu"] - greedy) and "against_control" not in beam
+
+
+def test_seeds_that_disagree_do_not_add_up():
+    """Significant in both seeds, but better in one and worse in the other: one counts, that of the mean."""
+    tests = [Comparison(2.0, p=0.01), Comparison(-1.0, p=0.01), Comparison(5.0, p=0.06)]
+    assert systems.together(tests) == systems.SeedComparisons(2.0, tested=3, significant=1)
+
+
+def test_time_memory_and_forgetting_by_hand(rows):
+    """Weighted by updates; another run's epoch is as long as the baseline's first one, 5 updates."""
+    baseline = rows["baseline"]
+    assert (baseline["updates"], baseline["epoch_seconds"]) == (10, 45.0)
+    assert (baseline["average_memory_mib"], baseline["maximum_memory_mib"]) == (150, 300)
+    generative = rows["generative"]
+    assert generative["epoch_seconds"] == pytest.approx(10 / 3 * 5) and generative["tokens_per_second"] == 1000
+    # bits to nats; the baseline's best epoch, which was fine-tuned, not its last
+    assert generative["gold_nll"]["valid"] == pytest.approx({"before": 2.0 * math.log(2), "after": 2.1 * math.log(2)})
+    assert rows["recurrent --passes 2"]["gold_nll"]["news"] == {"before": 1.5, "after": 1.75}
+    assert baseline["gold_nll"] == {}
+
+
+def test_epoch_time_is_of_the_seconds_of_updates_that_the_plugin_measured():
+    """4 updates of 1.25 ms and 6 of 2.5 ms, in epochs of 4: 8 ms, where fairseq logs 0 s; without, fairseq's time."""
+    entries = [{"train_num_updates": 4, "train_train_wall": 0, "train_update_seconds": 0.00125}]
+    entries += [{"train_num_updates": 10, "train_train_wall": 0, "train_update_seconds": 0.0025}]
+    lines = [json.dumps({"epoch": epoch, **entry}) for epoch, entry in enumerate(entries, 1)]
+    log = runs.Log("\n".join([*lines, "done training in 0.1 seconds"]))
+    assert systems.training(SimpleNamespace(log=log), None).epoch_seconds == pytest.approx(0.008)
+    assert systems.training(SimpleNamespace(log=log), 100).epoch_seconds == pytest.approx(0.2)
+    texts = [table.seconds(value).text for value in (None, 0.008, 1.2345, 12.345, 1234.5)]
+    assert texts == ["–", "0.008", "1.23", "12.3", "1,234"]
+    log.train[1] = {"train_num_updates": 10, "train_train_wall": 7}
+    log.train[0]["train_train_wall"] = 3
+    assert systems.training(SimpleNamespace(log=log), None).epoch_seconds == pytest.approx(4)
+
+
+def test_the_last_line_of_an_epoch_counts():
+    """An epoch that was begun, then stopped and gone on with, is logged twice; a line without end is left out."""
+    epochs = log_line(1, 100, 999, 1, 1) + log_line(1, 100, 50, 200, 300) + log_line(2, 150, 40, 500, 290)
+    log = runs.Log("other\n" + epochs + '{"epoch": 3, "train_num_updates": "160", "train_tr')
+    found = systems.training(SimpleNamespace(log=log), None)
+    assert found == systems.Training(150, 60.0, 300.0, 300.0, 1000.0)
+    assert not log.finished and runs.Log("").updates == 0
+    foreign = runs.Log(epochs.replace("train_mem_mib", "other"))  # of a criterion that does not measure it
+    assert systems.training(SimpleNamespace(log=foreign), None).average_memory_mib is None
+
+
+def test_what_is_missing_is_said(rows, out):
+    auxiliary = rows["auxiliary"]
+    assert auxiliary["notes"] == ["training not finished: 2 of 3 updates"]
+    assert auxiliary["scores"] == {} and auxiliary["updates"] is auxiliary["epoch_seconds"] is None
+    assert rows["generative"]["notes"] == ["not evaluated on news.greedy"]
+    assert rows["recurrent --passes 2"]["notes"] == ["recurrent-3: not evaluated"]
+    assert rows["recurrent --passes 2"]["runs"][2]["epoch_seconds"] is not None  # it was trained
+    text = (out / "results.md").read_text()
+    assert "| auxiliary " + "| – " * 7 + "|\n" in text
+    assert "\nMissing: auxiliary: training not finished: 2 of 3 updates.\n" in text
+    assert (out / "plots" / "epoch-time.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_finished_is_a_report_too(tmp_path):
+    (tmp_path / "new").mkdir()
+    make_run(tmp_path, "begun", {"max_update": 5, "finetune_from_model": "x/checkpoints/y.pt"})
+    (tmp_path / "runs" / "begun" / "scores.json").write_text('{"news.beam5": {"bl')
+    gift("report", "--out", tmp_path / "out", tmp_path / "new", tmp_path / "runs" / "begun")
+    text = (tmp_path / "out" / "results.md").read_text()
+    assert "Missing: baseline: not trained." in text and "training not finished: 0 of 5 updates" in text
+    assert " 0 |" not in text and (tmp_path / "out" / "index.html").is_file()
+
+
+def test_a_score_without_what_it_was_made_of_is_out_of_date(root, tmp_path):
+    shutil.copytree(root / "runs" / "generative", tmp_path / "run")
+    assert runs.read_run(tmp_path / "run").reason == ""
+    (tmp_path / "run" / "generate" / "news.beam5.txt").write_text("one line\n")
+    assert runs.read_run(tmp_path / "run").reason == "scores out of date: evaluate it again"
+
+
+def test_unlike_references_do_not_stand_in_one_table(root, tmp_path):
+    shutil.copytree(root / "runs", tmp_path / "runs")
+    (tmp_path / "runs" / "generative" / "raw" / "news.de").write_text("anders\n" * SENTENCES)
+    with pytest.raises(UserError, match="RUN .*generative was scored on another news than RUN .*baseline"):
+        write_report(tmp_path / "out", "title", [tmp_path / "runs" / name for name in NAMES])
+
+
+def test_all_forms_hold_the_same_numbers(rows, out):
+    lines = {line["strategy"]: line for line in csv.DictReader((out / "results.csv").open(encoding="utf-8"))}
+    markdown = (out / "results.md").read_text()
+    page = (out / "index.html").read_text()
+    assert list(lines) == list(rows)
+    for name, row in rows.items():
+        for column in ("news.beam5", "news.greedy"):
+            score = row["scores"].get(column)
+            for key in ("bleu", "sd", "bleu_ci", "chrf", "ter", "length_ratio", "repetition_rate", "gain_over_greedy"):
+                value = (score or {}).get(key)
+                assert lines[name][f"{column}.{key}"] == ("" if value is None else repr(value))
+            if score:
+                cell = shown(score)
+                blanks = page.replace("\u00a0", " ")
+                assert f'data-value="{score["bleu"]!r}">{cell}</td>' in blanks and cell.replace("*", "\\*") in markdown
+        assert lines[name]["epoch_seconds"] == ("" if row["epoch_seconds"] is None else repr(row["epoch_seconds"]))
+    for signature in {score["signature"] for row in rows.values() for score in row["scores"].values()}:
+        assert "version:" in signature and f"`{signature}`" in markdown and signature in page
+
+
+def test_samples_differ_most_and_are_marked(root):
+    found = [runs.read_run(root / "runs" / name) for name in NAMES]
+    chosen = samples.most_different(systems.group(found), "news.beam5")
+    assert len(chosen) == 20 and 8 in [sample.number for sample in chosen]  # EVIL
+    spreads = [max(o.chrf for o in s.outputs) - min(o.chrf for o in s.outputs) for s in chosen]
+    assert spreads == sorted(spreads, reverse=True)
+    evil = next(sample for sample in chosen if sample.number == 8)
+    assert [output.system for output in evil.outputs] == [
+        "baseline",
+        "standard",
+        "recurrent --passes 2",
+        "generative",
+    ]
+    best = evil.outputs[2]
+    assert best.chrf == sacrebleu.sentence_chrf(hypotheses(0.1, "recurrent-1")[7], [references()[7]]).score
+    assert samples.pieces("der Hund bellt laut", "der Hund laut jetzt") == [
+        ("der Hund", False), ("bellt", True), ("laut", False), ("", True)
+    ]  # fmt: skip
+    assert samples.most_different(systems.group(found[:1]), "news.beam5") == []
+
+
+def test_text_is_escaped_and_the_policy_names_the_only_script(out):
+    page = (out / "index.html").read_text()
+    assert (
+        page.count("<script>") == 1
+        and "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+        and "alert(1)</script>" not in page
+    )
+    assert "default-src 'none'" in page and "unsafe" not in page
+    assert not re.search(r"(?:src|href)=\"(?!data:|#)", page) and " style=" not in page
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["--out", "x"], "the following arguments are required: RUN; see gift report --help"),
+        (["run"], "the following arguments are required: --out; see gift report --help"),
+        (["--out", "x", "--colour", "run"], "unrecognized arguments: --colour"),
+        (["--out", "x", "nowhere"], "RUN is nowhere, but must be the folder of a run"),
+        (["--out", "x", "run", "./run"], "RUN is run, but that run was named before"),
+        (["--out", "file/x", "run"], "--out is file/x, but that folder cannot be made: Not a directory"),
+        (["--out", "file", "run"], "--out is file, but that folder cannot be made: File exists"),
+    ],
+)
+def test_bad_options(tmp_path, monkeypatch, arguments, sentence):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    assert sentence in error_of("report", *arguments)
+    assert not (tmp_path / "x").exists()
