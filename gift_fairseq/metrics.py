@@ -36,7 +36,6 @@ RATIOS: Dict[str, Ratio] = {}  # by name, in the order in which they are logged
 OTHERS = {  # what is logged beside the ratios
     "rollout_seconds": "time spent generating tokens, seconds an update",
     "update_seconds": "time of an update, seconds",
-    "mem_mib": "memory in use at the loss, averaged over updates, MiB",
     "peak_mem_mib": "peak memory of the epoch's updates, the highest of all workers, MiB",
 }
 
@@ -46,7 +45,7 @@ def ratio(name: str, part: str, whole: str, meaning: str, scale: float = 1.0) ->
     RATIOS[name] = Ratio(name, part, whole, meaning, scale)
 
 
-ratio("mem_mib", "mem_in_use", "n_readings", OTHERS["mem_mib"])
+ratio("mem_mib", "mem_in_use", "n_readings", "memory in use at the loss, averaged over updates, MiB")
 
 
 def reduce(logging_outputs: List[Dict[str, Any]]) -> None:

@@ -152,18 +152,17 @@ def begin(out: Path, record: Mapping[str, Any]) -> Iterator[Begun]:
 
 def check_same(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """:class:`UserError` that names the first option whose value was another one when ``out`` was begun."""
-    for part in ("command", "settings", "fairseq"):
-        old, new = before.get(part), now.get(part)
-        if part == "command":
-            old, new = ({part: value} if value is not None else {} for value in (old, new))
-        for name, value in (new or {}).items():
-            if name in (old or {}) and _value(old[name]) != _value(value):
-                option = {"command": "the command", "flags": "what follows --"}.get(name)
-                option = option or "--" + name.replace("_", "-")
-                raise UserError(
-                    f"--out is {out}, which was made with other options: {option} was {_text(old[name])} and is now "
-                    f"{_text(value)}; choose another folder, or the value of before"
-                )
+    old, new = (
+        {"command": it.get("command"), **it.get("settings", {}), **it.get("fairseq", {}), **it.get("settings", {})}
+        for it in (before, now)
+    )
+    for name in new if before else ():
+        if name in old and _value(old[name]) != _value(new[name]):
+            option = {"command": "the command", "flags": "what follows --"}.get(name, "--" + name.replace("_", "-"))
+            raise UserError(
+                f"--out is {out}, which was made with other options: {option} was {_text(old[name])} and is now "
+                f"{_text(new[name])}; choose another folder, or the value of before"
+            )
 
 
 def _value(value: Any) -> Any:

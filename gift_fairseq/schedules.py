@@ -46,11 +46,7 @@ def _steepness(over: int) -> float:
     return k
 
 
-DECAYS: Dict[str, Callable[[float, int], float]] = {
-    "linear": _linear,
-    "exponential": _exponential,
-    "sigmoid": _sigmoid,
-}
+DECAYS: Dict[str, Callable[[float, int], float]] = {"linear": _linear, "exponential": _exponential, "sigmoid": _sigmoid}
 
 
 @dataclass

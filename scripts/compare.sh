@@ -1,9 +1,7 @@
 #!/usr/bin/env bash
 # Fine-tunes a checkpoint by four strategies for the same updates, scores them, measures exposure bias, and reports.
 #
-#   bash scripts/compare.sh --data DIR --from RUN/checkpoints/FILE.pt --out DIR [OPTIONS] [-- FLAGS OF FAIRSEQ-TRAIN]
-#
-# All options: bash scripts/compare.sh --help
+#   bash scripts/compare.sh --data DIR --from RUN/checkpoints/FILE.pt --out DIR [OPTIONS] [-- FLAGS OF FAIRSEQ-TRAIN]  (--help: all options)
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 environment

@@ -1,9 +1,7 @@
 #!/usr/bin/env bash
 # Translates test sets with checkpoints, and scores what comes out.
 #
-#   bash scripts/evaluate.sh --data DIR [OPTIONS] CHECKPOINT... [-- FLAGS OF FAIRSEQ-GENERATE]
-#
-# All options: bash scripts/evaluate.sh --help
+#   bash scripts/evaluate.sh --data DIR [OPTIONS] CHECKPOINT... [-- FLAGS OF FAIRSEQ-GENERATE]  (--help: all options)
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 environment

@@ -1,9 +1,7 @@
 #!/usr/bin/env bash
 # Raw parallel text to data for fairseq-train: cleaned, tokenized, filtered, cut into joint subwords, binarized.
 #
-#   bash scripts/prepare.sh --train PREFIX --valid PREFIX --test PREFIX[,PREFIX...] --out DIR [OPTIONS] [-- FLAGS OF FAIRSEQ-PREPROCESS]
-#
-# All options: bash scripts/prepare.sh --help
+#   bash scripts/prepare.sh --train PREFIX --valid PREFIX --test PREFIX[,PREFIX...] --out DIR [OPTIONS] [-- FLAGS OF FAIRSEQ-PREPROCESS]  (--help: all options)
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 environment

@@ -21,7 +21,6 @@ STRATEGIES = ROOT / "gift_fairseq" / "criterions" / "README.md"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("*/**/README.md"))]
 PAGES = [page for page in PAGES if ".venv" not in page.parts]
 FAIRSEQ = {"fairseq-train": options.get_training_parser, "fairseq-generate": options.get_generation_parser}
-RECIPES = {path.stem: path for path in (ROOT / "scripts").glob("*.sh")}
 
 
 def commands():
@@ -52,20 +51,12 @@ def check_command(words):
 @pytest.mark.parametrize("page, command", list(commands()), ids=str)
 def test_commands(page, command, binarized):
     program, rest = command[0], command[1:]
-    if program == "bash":
-        recipe = ROOT / rest[0]
-        assert recipe.is_file()
-        if recipe.stem in COMMANDS:
-            check_command([recipe.stem, *rest[1:]])
-        else:
-            own, flags = split_flags(rest[1:])
-            known = recipe.read_text() + ("-m" if recipe.stem == "run_tests" else "")
-            assert all(word.split("=")[0] in known for word in own if re.match(r"--?[a-z]", word)), command
-            check_flags_of_training(flags)
-    elif program.endswith("python") and rest[0].endswith(".py"):
-        source = (ROOT / rest[0]).read_text()
+    if program == "bash" and (ROOT / rest[0]).stem in COMMANDS:
+        check_command([(ROOT / rest[0]).stem, *rest[1:]])
+    elif (ROOT / rest[0]).is_file():
+        known = (ROOT / rest[0]).read_text() + parser_of("compare").format_help() + "-m"  # -m is pytest's
         own, flags = split_flags(rest[1:])
-        assert all(word in source or word in parser_of("compare").format_help() for word in own if word[:2] == "--")
+        assert all(word.split("=")[0] in known for word in own if re.match(r"--?[a-z]", word)), command
         check_flags_of_training(flags)
     elif program.endswith("python"):
         assert rest[:2] == ["-m", "gift_fairseq"]
@@ -112,7 +103,7 @@ def test_the_tables_of_the_strategies_are_those_of_the_code(table):
 def test_every_command_and_recipe_is_in_the_page():
     text = (ROOT / "scripts" / "README.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in text for name in COMMANDS)
-    assert all(f"`{path.name}`" in text for path in RECIPES.values() if path.name != "common.sh")
+    assert all(f"`{path.name}`" in text for path in ROOT.glob("scripts/*.sh") if path.name != "common.sh")
 
 
 def test_the_tree_is_true():

@@ -6,6 +6,7 @@ makes it, --share-all-embeddings at least. Run again with the same options, a tr
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import shlex
@@ -15,7 +16,7 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 from gift_fairseq import runs
 from gift_fairseq.cli import options as shared
@@ -81,9 +82,9 @@ class Machine:
     on_cpu: bool
     nodes: int
     node_rank: int
-    master: str
+    master: Optional[str]
     tensorboard: bool
-    wandb: str
+    wandb: Optional[str]
 
     @classmethod
     def of(cls, options: argparse.Namespace, seed: int = -1) -> "Machine":
@@ -103,26 +104,11 @@ class Machine:
         if not devices and options.precision == "fp16":
             raise UserError("--precision is fp16, but this machine has no GPU")
         for option, module in (("tensorboard", "tensorboardX"), ("wandb", "wandb")):
-            if getattr(options, option) and not _can_import(module):
+            if getattr(options, option) and importlib.util.find_spec(module) is None:
                 raise UserError(f"--{option} needs {module}: {sys.executable} -m pip install {module}")
-        return cls(
-            options.patience,
-            options.average,
-            options.precision,
-            options.seed if seed < 0 else seed,
-            gpus,
-            devices == 0,
-            nodes,
-            rank,
-            master or "",
-            options.tensorboard,
-            options.wandb or "",
-        )
-
-
-def _can_import(module: str) -> bool:
-    found = subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True, check=False)
-    return found.returncode == 0
+        kept = {name: getattr(options, name) for name in ("patience", "average", "precision", "tensorboard", "wandb")}
+        where = dict(gpus=gpus, on_cpu=devices == 0, nodes=nodes, node_rank=rank, master=master)
+        return cls(**kept, **where, seed=options.seed if seed < 0 else seed)
 
 
 @dataclass(frozen=True)
@@ -241,8 +227,7 @@ def started(words: List[str], run: runs.Begun, stderr: Any):
 
 def located(words: List[str]) -> List[str]:
     """``words`` with the program's path: fairseq's commands lie beside the Python that runs this."""
-    here = str(Path(sys.executable).parent)
-    program = shutil.which(words[0], path=os.pathsep.join([here, os.environ.get("PATH", "")]))
+    program = shutil.which(words[0], path=environment()["PATH"])
     if program is None:
         raise UserError(f"{words[0]} is not installed beside {sys.executable}: run bash scripts/setup_env.sh")
     return [program, *words[1:]]

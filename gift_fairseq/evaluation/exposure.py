@@ -230,8 +230,7 @@ def measure(translator: Translator, name: str, subset: str, positions: int, max_
     check_lengths(translator.checkpoint, name, dataset, translator.max_positions)
     start = now(device)
     gold, own = read_both(
-        *(translator.task, translator.models, translator.generator(1)),
-        *(dataset, max_tokens, translator.use_cuda),
+        *(translator.task, translator.models, translator.generator(1)), *(dataset, max_tokens, translator.use_cuda)
     )
     return {"testset": name, **report(gold, own, positions), "seconds": now(device) - start}
 

@@ -24,11 +24,7 @@ def label_smoothed(
     ``lprobs`` (B, T, V), ``target`` (B, T). Summed if ``reduce``, otherwise (B T, 1) with 0 for padding.
     """
     return label_smoothed_nll_loss(
-        lprobs.reshape(-1, lprobs.size(-1)),
-        target.reshape(-1),
-        smoothing,
-        ignore_index=padding_idx,
-        reduce=reduce,
+        lprobs.reshape(-1, lprobs.size(-1)), target.reshape(-1), smoothing, ignore_index=padding_idx, reduce=reduce
     )
 
 
@@ -71,12 +67,7 @@ class GoldTargets:
         self.smoothing, self.symbols, self.report_accuracy = smoothing, symbols, report_accuracy
 
     def __call__(
-        self,
-        lprobs: Tensor,
-        prefixes: Prefixes,
-        gold_lprobs: Optional[Tensor],
-        target: Tensor,
-        reduce: bool = True,
+        self, lprobs: Tensor, prefixes: Prefixes, gold_lprobs: Optional[Tensor], target: Tensor, reduce: bool = True
     ) -> Terms:
         """``reduce`` is fairseq's: False leaves the losses of tokens apart."""
         ignored, pad = self.symbols.ignored, self.symbols.pad

@@ -97,8 +97,7 @@ class RolloutFlags(FairseqDataclass):
         metadata={"help": "in sampling: what scores are divided by before the softmax, above 0; default: 1"},
     )
     top_k: int = field(
-        default=0,
-        metadata={"help": "in sampling: from this many best tokens only, 1 or more, or 0 (all); default: 0"},
+        default=0, metadata={"help": "in sampling: from this many best tokens only, 1 or more, or 0 (all); default: 0"}
     )
     rollout_dtype: str = field(
         default="model",

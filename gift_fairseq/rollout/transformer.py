@@ -1,19 +1,6 @@
 """The rollout engine: fairseq's Transformer decoder, one position at a time, at the cost of its arithmetic.
 
-How it works. ``encoder_out`` is projected once to the keys and values of every cross-attention. The keys and values
-of self-attention go into buffers that are allocated once for the whole rollout; no step concatenates or copies what
-earlier steps left there. Rows are sorted by length, so the sentences that still go on are the first ``n`` rows of every
-buffer: a finished one costs nothing. Queries, keys and values come from one matrix product with their three weights on
-top of each other. Only the running position meets the output projection, and no attention weights are kept.
-
-Where the time goes. A step multiplies ``n`` rows with every weight of the decoder: the T steps together do the
-multiplications of one parallel pass, but each reads all weights again. With n rows there are 2 n operations to a
-weight, with 4-byte weights n / 2 to a byte. On two CPU cores (32 rows, T = 25, transformer_wmt_en_de, vocabulary 8,000)
-a rollout takes about twice a parallel pass: 61 % of it are the products, at some 120 GFLOP/s where the parallel pass
-has 160, for weights that do not fit the caches keep coming; 15 % attention, which one query a row bounds by the traffic
-of keys and values (so time grows faster than the parallel pass's with length); 10 % copies into the caches and between
-layouts; the rest small operations. From 64 rows on, products are as fast as in the parallel pass. On a GPU a step costs
-that traffic and its launches (about 14 a layer), of which :mod:`~gift_fairseq.rollout.graphs` makes one.
+How it works and where its time goes: README.md beside this file.
 """
 
 from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Tuple

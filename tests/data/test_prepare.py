@@ -115,24 +115,15 @@ def broken(corpus, name, content):
 
 
 MISTAKES = {
-    "shorter": (
-        lambda c: broken(c, "train.de", b"eins\nzwei\n"),
-        "train.de ends after line 2, but .*train.en goes on",
-    ),
-    "longer": (
-        lambda c: broken(c, "valid.de", b"eins\nzwei\n"),
-        "valid.en ends after line 1, but .*valid.de goes on",
-    ),
+    "shorter": (lambda c: broken(c, "train.de", b"eins\nzwei\n"), "train.de ends after line 2, but .*train.en goes on"),
+    "longer": (lambda c: broken(c, "valid.de", b"eins\nzwei\n"), "valid.en ends after line 1, but .*valid.de goes on"),
     "empty": (lambda c: [broken(c, f"test.{la}", b"") for la in ("en", "de")], "test.en is empty"),
     "blank test line": (lambda c: broken(c, "test.de", b"eins\n \n"), "test.de, line 2 has no text"),
     "no UTF-8": (lambda c: broken(c, "valid.en", b"caf\xe9\n"), "valid.en, line 1 is not UTF-8: .* at byte 4"),
     "nothing left": (lambda c: broken(c, "train.en", b"\n" * 7), "no pair is left: 7 read, 7 empty"),
     "missing": (lambda c: (c / "test.de").unlink(), "--test is .*test, but there is neither .*test.de nor"),
     "truncated": (
-        lambda c: [
-            (c / "train.de").unlink(),
-            broken(c, "train.de.gz", gzip.compress(b"eins\n" * 7)[:-9]),
-        ],
+        lambda c: [(c / "train.de").unlink(), broken(c, "train.de.gz", gzip.compress(b"eins\n" * 7)[:-9])],
         "train.de.gz cannot be read to its end",
     ),
     "no gzip": (

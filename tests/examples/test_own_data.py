@@ -29,10 +29,7 @@ def test_the_lines_of_the_page(tmp_path):
         assert script.count(published) == 1, published
         script = script.replace(published, smaller)
     done = subprocess.run(
-        ["bash", "-euc", f'HERE="$1"\n{script}', "page", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
+        ["bash", "-euc", f'HERE="$1"\n{script}', "page", str(tmp_path)], capture_output=True, text=True, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr[-3000:]
     out = tmp_path / "my runs"

@@ -321,8 +321,7 @@ def test_more_than_the_grammar_yields(tmp_path, monkeypatch):
     with pytest.raises(UserError) as stop:
         toy_language.write(str(tmp_path / "toy"), sizes={"train": 10, "valid": 1, "test": 1})
     assert str(stop.value) == (
-        "--train 10 with --valid 1 with --test 1 is too much: "
-        "240 tries gave 1 distinct sentences, so ask for less"
+        "--train 10 with --valid 1 with --test 1 is too much: 240 tries gave 1 distinct sentences, so ask for less"
     )
     assert not (tmp_path / "toy").exists()
 

@@ -27,10 +27,7 @@ CORPORA = {  # as they lie in the archives
 }
 SETS = {
     "test.tgz": {"en": "test/newstest2013-src.en.sgm", "de": "test/newstest2013-src.de.sgm"},
-    "test-full.tgz": {
-        "en": "test-full/newstest2014-deen-src.en.sgm",
-        "de": "test-full/newstest2014-deen-ref.de.sgm",
-    },
+    "test-full.tgz": {"en": "test-full/newstest2014-deen-src.en.sgm", "de": "test-full/newstest2014-deen-ref.de.sgm"},
 }
 PLACES = {
     "training-parallel-europarl-v7.tgz": "wmt13",

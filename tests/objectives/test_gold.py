@@ -26,9 +26,7 @@ def test_label_smoothed_against_a_loop(reduce):
     torch.testing.assert_close(gradient, torch.autograd.grad(sum(naive.values()), logits)[0])
 
 
-@pytest.mark.parametrize(
-    "per_sentence, first", [(False, [0.7 + 0.3 * 3, 0.7 + 0.3 * 2, 0.7]), (True, [0.7 + 0.3] * 3)]
-)
+@pytest.mark.parametrize("per_sentence, first", [(False, [0.7 + 0.3 * 3, 0.7 + 0.3 * 2, 0.7]), (True, [0.7 + 0.3] * 3)])
 def test_first_token_weights_by_hand(per_sentence, first):
     weights = first_token_weights(TARGET, 0.3, PAD, per_sentence, torch.float64)
     assert weights[:, 0].tolist() == pytest.approx(first) and weights[:, 1:].eq(0.7).all()

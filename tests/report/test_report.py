@@ -206,12 +206,7 @@ def test_samples_differ_most_and_are_marked(root):
     spreads = [max(o.chrf for o in s.outputs) - min(o.chrf for o in s.outputs) for s in chosen]
     assert spreads == sorted(spreads, reverse=True)
     evil = next(sample for sample in chosen if sample.number == 8)
-    assert [output.system for output in evil.outputs] == [
-        "baseline",
-        "standard",
-        "recurrent --passes 2",
-        "generative",
-    ]
+    assert [output.system for output in evil.outputs] == ["baseline", "standard", "recurrent --passes 2", "generative"]
     best = evil.outputs[2]
     assert best.chrf == sacrebleu.sentence_chrf(hypotheses(0.1, "recurrent-1")[7], [references()[7]]).score
     assert samples.pieces("der Hund bellt laut", "der Hund laut jetzt") == [

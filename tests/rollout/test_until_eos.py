@@ -1,6 +1,5 @@
 """Sentences that end where the decoder ends them: against a loop over prefixes that keeps nothing, row by row."""
 
-
 import pytest
 import torch
 from conftest import ARCHITECTURES, TRANSFORMER, assert_rows, batch, encoded, lengths_for, sentences, that_ends
