@@ -24,8 +24,8 @@ from gift_fairseq.prefixes.source import Symbols
 from gift_fairseq.substitution import check_model, decoder_reads
 
 OTHERS.update(
-    teacher_forced_accuracy="validation: share of right tokens after gold prefixes, %",
-    free_running_accuracy="validation: share of right tokens in greedy hypotheses, by the oracle, %",
+    teacher_forced_accuracy="validation: share of gold tokens predicted after gold prefixes, %",
+    free_running_accuracy="validation: share of oracle-optimal tokens in greedy hypotheses, %",
 )
 
 

@@ -1,4 +1,4 @@
-"""Preparation: what stays of a corpus, what is mended, what is refused, and that a second start changes nothing."""
+"""Preparation: what stays of a corpus, what is fixed, what is refused, and that a second start changes nothing."""
 
 import fcntl
 import gzip

@@ -48,7 +48,7 @@ def test_every_prefix_of_a_padded_batch_against_the_definition(pairs, more_input
 
 def test_exhaustive_search_for_what_can_still_be_achieved():
     """Over all prefixes to 3 tokens, all texts to 3, all continuations to 4: a token is right exactly if the best
-    final distance behind it is the best behind any token. The continuation behind </s> is empty."""
+    final distance after it is the best after any token. The continuation after </s> is empty."""
     words = [A, B]
     strings = [list(s) for n in range(5) for s in itertools.product(words, repeat=n)]
     short = [s for s in strings if len(s) <= 3]
@@ -73,7 +73,7 @@ def test_behind_a_gold_prefix_only_the_gold_token(text):
         ([], [A, B], {A}),
         ([], [], {EOS}),
         ([C], [A, B], {A, B}),  # C is in place of A, or in front of it
-        ([B], [A, B], {A, B, EOS}),  # B is behind a missing A, in place of it, or too much
+        ([B], [A, B], {A, B, EOS}),  # B is after a missing A, in place of it, or too much
         ([A, B, C, C], [A, B], {EOS}),  # longer than the reference
         ([C, C], [A], {A, EOS}),
         ([A, C], [A, A, B], {A, B}),
@@ -86,7 +86,7 @@ def test_by_hand(prefix, text, right):
 
 
 def test_a_set_counts_a_repeated_token_once():
-    """Behind a wrong first token of "A A B" the first and the second A are right: two places, one token."""
+    """After a wrong first token of "A A B" the first and the second A are right: two places, one token."""
     inputs, references = tensors([[C]], [[A, A, B]])
     mask = oracle.optimal_next(inputs, references, PAD)
     assert mask[0, 1].tolist() == [True, False, False, False]

@@ -1,4 +1,4 @@
-"""Oracle targets after model-generated prefixes: against loops over prefixes, with brute-force sets of right tokens."""
+"""Oracle targets after model-generated prefixes: against loops over prefixes, with brute-force sets."""
 
 import math
 
@@ -26,7 +26,7 @@ RECURRENT = "--criterion gift_recurrent --targets oracle"
 
 
 def naive_terms(built, pairs, tokens_of, weights="uniform", ignored=0, cap=1.5):
-    """Summed loss, and counts: positions, right tokens at them, right argmaxes; of the first positions likewise."""
+    """Summed loss, and counts: positions, optimal tokens at them, right argmaxes; of the first positions likewise."""
     loss, counts = torch.tensor(0.0), dict.fromkeys(("n_oracle", "n_right_tokens", "n_correct", "n_first_right"), 0)
     for source, target in pairs:
         encoder_out, gold = encode(built.model, source), target.tolist()
@@ -58,7 +58,7 @@ def naive_terms(built, pairs, tokens_of, weights="uniform", ignored=0, cap=1.5):
     ],
 )
 def test_loss_gradient_and_counts_equal_the_naive_loop(build, flags, tokens_of, options, weights):
-    """``--oracle-weights model``: the gradient is that of the negative log of what the right tokens have together."""
+    """``--oracle-weights model``: the gradient is that of the negative log of what the optimal tokens have together."""
     built = often_ending(build(f"{TRANSFORMER} {flags} --oracle-weights {weights} --report-accuracy"))
     pairs = sentences(LENGTHS)
     loss, gradient = loss_and_gradient(built, batch(built.task, pairs))
@@ -109,7 +109,7 @@ def test_after_gold_prefixes_it_is_the_plain_loss(build, weights):
 
 
 def test_model_weights_are_the_mass_of_the_set_by_hand():
-    """Two right tokens of probability 0.5 and 0.1: -log 0.6, and pulled at in the proportion 5 to 1."""
+    """Two optimal tokens of probability 0.5 and 0.1: -log 0.6, and pulled at in the proportion 5 to 1."""
     found, scored = {}, torch.tensor([[True]])
     references, optimal = torch.tensor([[4, 5, EOS]]), torch.tensor([[[True, True, False]]])
     for weights, eps in (("uniform", 0.0), ("model", 0.0), ("uniform", 0.2), ("model", 0.2)):

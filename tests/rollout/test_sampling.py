@@ -117,7 +117,7 @@ def test_high_temperature_draws_all_alike(top_k):
 @pytest.mark.parametrize("certain", [0, 2, 5])
 @pytest.mark.parametrize("top_k", [0, 1, 4, 7])
 def test_a_certain_token_with_forbidden_ones_behind_it(certain, top_k):
-    """The cumulative distribution is flat behind it: a random number rounded up to 1 would lie behind all."""
+    """The cumulative distribution is flat after it: a random number rounded up to 1 would lie past the last."""
     scores = torch.full((8,), -1e4)
     scores[certain] = 1e4
     scores[6:] = 3e4

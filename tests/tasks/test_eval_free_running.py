@@ -1,4 +1,4 @@
-"""``--eval-free-running``: validation's share of right tokens, by the definitions of the exposure measurement."""
+"""``--eval-free-running``: validation's share of oracle-optimal tokens, as the exposure measurement defines it."""
 
 import pytest
 import torch
