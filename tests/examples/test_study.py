@@ -191,8 +191,16 @@ def test_bad_options(tmp_path, monkeypatch, arguments, sentence):
     assert not list(tmp_path.iterdir())
 
 
-STUB = """echo "$OMP_NUM_THREADS $*" >>"$(dirname "$0")/trained"
-case "$*" in *--passes*) echo "It is broken" >&2; exit 1 ;; *--temperature*) exec -a "$0" sleep 300 ;; esac
+# of two at once (three of six cores each), the one that fails waits the first time until the long one is under way
+STUB = """cd "$(dirname "$0")"
+echo "$OMP_NUM_THREADS $*" >>trained
+case "$*" in
+    *--passes*)
+        [ "$OMP_NUM_THREADS" != 3 ] || [ -e failed ] ||
+            timeout 60 bash -c 'until grep -q -e --temperature trained; do sleep 0.05; done'
+        touch failed; echo "It is broken" >&2; exit 1 ;;
+    *--temperature*) exec -a "$0" sleep 300 ;;
+esac
 """
 
 
