@@ -152,11 +152,16 @@ def begin(out: Path, record: Mapping[str, Any]) -> Iterator[Begun]:
 
 def check_same(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """:class:`UserError` that names the first option whose value was another one when ``out`` was begun."""
+    if not before:
+        return
     old, new = (
-        {"command": it.get("command"), **it.get("settings", {}), **it.get("fairseq", {}), **it.get("settings", {})}
-        for it in (before, now)
+        {"command": it.get("command"), **it.get("fairseq", {}), **it.get("settings", {})} for it in (before, now)
     )
-    for name in new if before else ():
+    for name in (
+        "command",
+        *now.get("settings", {}),
+        *now.get("fairseq", {}),
+    ):  # what the user typed before what follows
         if name in old and _value(old[name]) != _value(new[name]):
             option = {"command": "the command", "flags": "what follows --"}.get(name, "--" + name.replace("_", "-"))
             raise UserError(

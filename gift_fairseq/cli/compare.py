@@ -1,6 +1,6 @@
 """Fine-tune a checkpoint by all strategies for the same updates, score, measure exposure bias, and report.
 
-The runs are OUT/runs/NAME, made by the commands finetune, evaluate and exposure; NAME is standard, say, and
+The runs are OUT/runs/NAME, made by the commands finetune, evaluate and exposure; NAME is standard for example, and
 standard-seed2 with a second seed of 2. The report is OUT/index.html and OUT/results.md. Scored is what the last update
 left, or with --average the mean. Flags after -- go to all fine-tunings. Run again with the same options, it resumes. On
 several machines, call finetune on each instead.

@@ -52,7 +52,9 @@ def strategy_words(text: str) -> List[str]:
     """A strategy and its flags; :class:`UserError` if there is no such strategy."""
     words = shlex.split(text)
     if not words or words[0] not in shared.STRATEGIES:
-        raise UserError(f"--strategy is {text!r}, but must be {', '.join(shared.STRATEGIES[:-1])} or risk")
+        raise UserError(
+            f"--strategy is {text!r}, but must be {', '.join(shared.STRATEGIES[:-1])} or {shared.STRATEGIES[-1]}"
+        )
     return words
 
 

@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def split_flags(arguments: List[str]) -> Tuple[List[str], List[str]]:
-    """What stands before ``--`` and what stands behind it."""
+    """What stands before ``--`` and what stands after it."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     return arguments[:end], arguments[end + 1 :]
 
@@ -127,7 +127,7 @@ def add_training(parser: argparse.ArgumentParser, several_machines: bool = True,
     )
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32", help="of the arithmetic")
     if seed:
-        parser.add_argument("--seed", type=whole(0), default=1, metavar="N", help="of all that is drawn")
+        parser.add_argument("--seed", type=whole(0), default=1, metavar="N", help="of all random choices")
     parser.add_argument(
         "--gpus",
         type=whole(1),
