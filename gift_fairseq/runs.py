@@ -157,11 +157,8 @@ def check_same(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> 
     old, new = (
         {"command": it.get("command"), **it.get("fairseq", {}), **it.get("settings", {})} for it in (before, now)
     )
-    for name in (
-        "command",
-        *now.get("settings", {}),
-        *now.get("fairseq", {}),
-    ):  # what the user typed before what follows
+    # what the user typed is named before what follows from it
+    for name in ("command", *now.get("settings", {}), *now.get("fairseq", {})):
         if name in old and _value(old[name]) != _value(new[name]):
             option = {"command": "the command", "flags": "what follows --"}.get(name, "--" + name.replace("_", "-"))
             raise UserError(
