@@ -7,6 +7,7 @@ criterion) :func:`one_sentence` turns it into one line on stderr and exit status
 import contextlib
 import io
 import math
+from pathlib import Path
 from typing import Collection, Iterator
 
 
@@ -64,3 +65,10 @@ def check_choice(option: str, value: str, allowed: Collection[str]) -> str:
     if value not in allowed:
         raise UserError(f"{option} is {value}, but must be one of {', '.join(allowed)}")
     return value
+
+
+def check_data(data: Path) -> Path:
+    """``data`` if it is a data folder of fairseq's; otherwise :class:`UserError`."""
+    if not (any(data.glob("dict.*.txt")) and any(data.glob("*.*-*.*"))):
+        raise UserError(f"--data is {data}, but that is no data folder: prepare one with gift prepare")
+    return data

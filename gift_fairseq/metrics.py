@@ -48,20 +48,25 @@ def ratio(name: str, part: str, whole: str, meaning: str, scale: float = 1.0) ->
 ratio("mem_mib", "mem_in_use", "n_readings", "memory in use at the loss, averaged over updates, MiB")
 
 
+def total(logging_outputs: List[Dict[str, Any]], key: str) -> float:
+    return float(sum(log.get(key, 0) for log in logging_outputs))
+
+
+def reduce_ratios(logging_outputs: List[Dict[str, Any]]) -> None:
+    """Logs every ratio that the logging outputs of all micro-batches and workers have something of."""
+    for name, part, whole, _, scale in RATIOS.values():
+        if (size := total(logging_outputs, whole)) > 0:
+            metrics.log_scalar(name, scale * total(logging_outputs, part) / size, size, round=3)
+
+
 def reduce(logging_outputs: List[Dict[str, Any]]) -> None:
     """Logs everything, from the logging outputs of all micro-batches and workers; called once an update."""
-
-    def total(key: str) -> float:
-        return float(sum(log.get(key, 0) for log in logging_outputs))
-
-    for name, part, whole, _, scale in RATIOS.values():
-        if total(whole) > 0:
-            metrics.log_scalar(name, scale * total(part) / total(whole), total(whole), round=3)
+    reduce_ratios(logging_outputs)
     peak = take_peak()  # after validation too: its peak is none of the training's
-    if total("n_readings") == 0:
+    if total(logging_outputs, "n_readings") == 0:
         return
     workers = distributed_utils.get_data_parallel_world_size()
-    metrics.log_scalar("rollout_seconds", total("rollout_seconds") / workers, round=4)
+    metrics.log_scalar("rollout_seconds", total(logging_outputs, "rollout_seconds") / workers, round=4)
     _log_peak_of_epoch(max(peak, _peak_taken_by_trainer()))
     _log_seconds()
 

@@ -33,6 +33,10 @@ from gift_fairseq.errors import UserError
 from gift_fairseq.io import say, write_whole
 
 CHECKPOINTS = "checkpoints"
+TYPED_AS = {  # options of each command that fairseq knows by another name
+    "train": {"max_update": "updates", "warmup_updates": "warmup"},
+    "finetune": {"max_update": "updates", "finetune_from_model": "from", "criterion": "strategy"},
+}
 
 
 def checkpoint_file(name: str) -> str:
@@ -160,7 +164,8 @@ def check_same(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> 
     # what the user typed is named before what follows from it
     for name in ("command", *now.get("settings", {}), *now.get("fairseq", {})):
         if name in old and _value(old[name]) != _value(new[name]):
-            option = {"command": "the command", "flags": "what follows --"}.get(name, "--" + name.replace("_", "-"))
+            name_typed = TYPED_AS.get(now["command"], {}).get(name, name).replace("_", "-")
+            option = {"command": "the command", "flags": "what follows --"}.get(name, f"--{name_typed}")
             raise UserError(
                 f"--out is {out}, which was made with other options: {option} was {_text(old[name])} and is now "
                 f"{_text(new[name])}; choose another folder, or the value of before"

@@ -21,6 +21,7 @@ from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq_cli import generate, preprocess, train
 from naive import EOS, PAD, WORDS
+from torch.utils._pytree import tree_map
 
 import gift_fairseq.tasks.gift_translation  # noqa: F401  registers the task, as --user-dir does
 from gift_fairseq import cli
@@ -59,6 +60,7 @@ SAMPLED = {
     "oracle": "--criterion gift_generative --generate-ratio 1 --choose sample --targets oracle",
     "risk": "--criterion gift_risk --generate-ratio 1 --candidates 3 --risk-cost chrf",
 }
+LENGTHS = [(5, 6), (3, 4), (6, 2), (2, 7)]  # of source and target
 FAIRSEQS_SOFTMAX = {name: getattr(fairseq.utils, name) for name in ("log_softmax", "softmax")}
 
 
@@ -241,6 +243,11 @@ def batch(task, pairs):
     return dataset.collater([dataset[i] for i in range(len(pairs))])
 
 
+def batch_of(built, lengths=LENGTHS, seed=1):
+    """:func:`sentences` as a batch for ``built``."""
+    return batch(built.task, sentences(lengths, seed))
+
+
 def loss_and_gradient(built, *samples, update_num=0):
     """Summed loss, as it is logged, and the gradient of every parameter (by name) over ``samples``, accumulated."""
     built.model.zero_grad()
@@ -256,10 +263,8 @@ def loss_and_gradient(built, *samples, update_num=0):
     return total, gradient
 
 
-def assert_same_gradient(one, other, rtol=1e-9, atol=1e-9):
-    assert one.keys() == other.keys()
-    for name in one:
-        torch.testing.assert_close(one[name], other[name], rtol=rtol, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
+assert_same_gradient = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-9)  # by the names of the parameters
+assert_equal = partial(torch.testing.assert_close, rtol=0, atol=0)  # of tensors, and what holds them
 
 
 def difference(one, other):
@@ -285,9 +290,6 @@ def that_ends(built, architecture):
         if name in ("embed_tokens.weight", "output_projection.weight", "embed_out", "fc_out.weight", "fc3.weight"):
             parameter[EOS] *= 5 if architecture.startswith("transformer") else 2.5
     return built
-
-
-LENGTHS = [(5, 6), (3, 4), (6, 2), (2, 7)]  # of source and target
 
 
 def lengths_for(architecture, lengths=LENGTHS):
@@ -359,23 +361,5 @@ def assert_rows(tokens, rows):
 
 
 def deep_copy(part):
-    if isinstance(part, torch.Tensor):
-        return part.clone()
-    if isinstance(part, dict):
-        return {key: deep_copy(item) for key, item in part.items()}
-    return type(part)(deep_copy(item) for item in part) if isinstance(part, (list, tuple)) else part
-
-
-def assert_equal(one, other):
-    assert type(one) is type(other)
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    elif isinstance(one, dict):
-        assert list(one) == list(other)
-        assert_equal(list(one.values()), list(other.values()))
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other)
-        for part, another in zip(one, other):
-            assert_equal(part, another)
-    else:
-        assert one == other
+    """With copies of the tensors, which copy.deepcopy refuses where they have a gradient to pass on."""
+    return tree_map(lambda item: item.clone() if isinstance(item, torch.Tensor) else item, part)

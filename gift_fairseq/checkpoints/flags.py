@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from gift_fairseq.checkpoints.files import check_checkpoint, read_checkpoint
-from gift_fairseq.errors import UserError
+from gift_fairseq.errors import UserError, check_data
 
 SETTINGS = {  # where fairseq keeps the settings of a training that fine-tuning takes over
     "label_smoothing": "criterion",
@@ -177,9 +177,7 @@ def _some(names: List[str], most: int = 4) -> str:
 
 def flags_of(path: str, data: Path) -> List[str]:
     """The flags for the checkpoint ``path`` on ``data``; :class:`UserError` if they do not fit each other."""
-    languages = infer_language_pair(str(data)) if data.is_dir() else (None, None)
-    if None in languages:
-        raise UserError(f"--data is {data}, but that is no data folder: prepare one with gift prepare")
+    languages = infer_language_pair(str(check_data(data)))
     read_checkpoint("--from", path)
     check_checkpoint("--from", path, *(Dictionary.load(str(data / f"dict.{language}.txt")) for language in languages))
     cfg = load_checkpoint_to_cpu(path)["cfg"]

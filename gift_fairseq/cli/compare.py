@@ -8,7 +8,6 @@ several machines, call finetune on each instead.
 
 import argparse
 import contextlib
-import shlex
 from typing import List
 
 from gift_fairseq import runs
@@ -43,6 +42,7 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
     baseline = runs.run_of(options.start)
     if baseline is None or options.start.suffix != ".pt":
         raise UserError(f"--from is {options.start}, but must be RUN/checkpoints/FILE.pt")
+    further = shared.split_words("--evaluate", options.evaluate)
     start = Start.of(options, ["--eval-free-running", *flags])
     trainings = {}
     for seed in options.seeds:
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
 
     def evaluate() -> None:
         with written_whole(str(options.out / "scores.txt")) as (out,), contextlib.redirect_stdout(out):
-            run_command(["evaluate", *data, "--search", "both", *checkpoints, *shlex.split(options.evaluate)])
+            run_command(["evaluate", *data, "--search", "both", *checkpoints, *further])
 
     def report() -> None:
         run_command(["report", "--out", str(options.out), *(str(run.folder) for run in (baseline, *folders))])

@@ -5,7 +5,6 @@ constant learning rate. Flags after -- go to the control too. Run again with the
 """
 
 import argparse
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import List
@@ -50,7 +49,7 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
 
 def strategy_words(text: str) -> List[str]:
     """A strategy and its flags; :class:`UserError` if there is no such strategy."""
-    words = shlex.split(text)
+    words = shared.split_words("--strategy", text)
     if not words or words[0] not in shared.STRATEGIES:
         raise UserError(
             f"--strategy is {text!r}, but must be {', '.join(shared.STRATEGIES[:-1])} or {shared.STRATEGIES[-1]}"

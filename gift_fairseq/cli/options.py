@@ -3,6 +3,7 @@
 import argparse
 import math
 import re
+import shlex
 from pathlib import Path
 from typing import Callable, Dict, Iterable, List, NoReturn, Tuple
 
@@ -38,6 +39,14 @@ def split_flags(arguments: List[str]) -> Tuple[List[str], List[str]]:
     """What stands before ``--`` and what stands after it."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     return arguments[:end], arguments[end + 1 :]
+
+
+def split_words(option: str, text: str) -> List[str]:
+    """The words of ``text`` as a shell takes them apart; :class:`UserError` where a quote is not closed."""
+    try:
+        return shlex.split(text)
+    except ValueError:
+        raise UserError(f"{option} is {text!r}, but every quote and backslash in it must be closed") from None
 
 
 def whole(least: int) -> Callable[[str], int]:

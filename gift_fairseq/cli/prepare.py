@@ -19,7 +19,7 @@ from gift_fairseq.cli import options as shared
 from gift_fairseq.cli.train import environment, located
 from gift_fairseq.data import prepare
 from gift_fairseq.data.segmentation import SUBWORDS, TOKENIZERS, Segmentation
-from gift_fairseq.errors import UserError
+from gift_fairseq.errors import UserError, fairseq_reads
 from gift_fairseq.io import say
 
 FLAGS_OF = "fairseq-preprocess"
@@ -29,7 +29,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     raw = "raw text, a sentence a line, UTF-8: PREFIX.LANG or PREFIX.LANG.gz"
     parser.add_argument("--train", required=True, type=Path, metavar="PREFIX", help=raw)
     parser.add_argument("--valid", required=True, type=Path, metavar="PREFIX", help="the same for validation")
-    parser.add_argument("--test", required=True, type=prefixes, metavar="PREFIX,...", help="the same for each test set")
+    parser.add_argument(
+        "--test",
+        required=True,
+        action="extend",
+        type=lambda text: [Path(word) for word in text.split(",")],
+        metavar="PREFIX,...",
+        help="the same for each test set; may be repeated",
+    )
     shared.add_out(parser, "where everything goes")
     parser.add_argument("--src", default="en", metavar="LANG", help="source language")
     parser.add_argument("--tgt", default="de", metavar="LANG", help="target language")
@@ -67,10 +74,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     shared.add_dry_run(parser)
 
 
-def prefixes(text: str) -> List[Path]:
-    return [Path(word) for word in text.split(",")]
-
-
 def run(options: argparse.Namespace, flags: List[str]) -> None:
     options.tokenizer = options.tokenizer or ("moses" if options.subword == "bpe" else "none")
     preparation = prepare.Preparation(
@@ -85,8 +88,11 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
         dictionary=options.dictionary,
         workers=options.workers,
     )
+    words = prepare.preprocess_words(preparation, options.out / "data") + flags
+    if flags:  # importing fairseq takes seconds
+        check_flags(words)
     if options.dry_run:
-        print(shlex.join(prepare.preprocess_words(preparation, options.out / "data") + flags))
+        print(shlex.join(words))
         return
     settings = runs.settings_of(options, ["out", "workers", "dry_run"])
     settings.update(test=[str(prefix.resolve()) for prefix in options.test], flags=flags)
@@ -95,6 +101,14 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
             begun.stage(stage.__name__, lambda stage=stage: stage(preparation))
         begun.stage("binarize", lambda: binarize(preparation, begun, flags))
     say(f"the data is {options.out / 'data'}")
+
+
+def check_flags(words: List[str]) -> None:
+    """:class:`UserError` with fairseq's own sentence unless it understands its command ``words``."""
+    from fairseq import options as fairseq_options
+
+    with fairseq_reads(words[0]):
+        fairseq_options.get_preprocessing_parser().parse_args(words[1:])
 
 
 def binarize(preparation: prepare.Preparation, begun: runs.Begun, flags: List[str]) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Dict, List, Optional
 
 from gift_fairseq import runs
 from gift_fairseq.cli import options as shared
-from gift_fairseq.errors import UserError, fairseq_reads
+from gift_fairseq.errors import UserError, check_data, fairseq_reads
 from gift_fairseq.io import quiet, say
 
 FLAGS_OF = "fairseq-train"
@@ -252,11 +252,3 @@ def typed_options(words: List[str]) -> Dict[str, Any]:
         found = fairseq_options.parse_args_and_arch(fairseq_options.get_training_parser(), input_args=words[1:])
     kept = {name: value for name, value in vars(found).items() if name not in PLACEMENT}
     return {name: value for name, value in kept.items() if not name.startswith(("distributed_", "ddp_"))}
-
-
-def check_data(data: Path) -> None:
-    """:class:`UserError` unless ``data`` is a data folder of fairseq's."""
-    if not data.is_dir():
-        raise UserError(f"--data is {data}, but there is no such folder")
-    if not list(data.glob("dict.*.txt")):
-        raise UserError(f"--data is {data}, but that is no data folder: prepare one with gift prepare")

@@ -256,34 +256,33 @@ def clean_split(pool: Any, preparation: Preparation, name: str, prefix: Path, op
     is_train = name == "train"
     work = partial(_clean, preparation.limits, paths)
     outputs = [str(out / "clean" / f"{name}.{language}") for language in languages]
-    seen = Seen(out) if is_train else None
-    try:
-        with written_whole(*outputs) as files, tqdm(desc=f"cleaning {name}", unit=" lines", disable=None) as bar:
-            for cleaned in in_order(pool, work, chunks(read_pairs(*paths)), 4 * preparation.workers):
-                for source, target, reason, fixed in cleaned:
-                    counts["read"] += 1
-                    for where, what in fixed:
-                        if what not in told:
-                            print(f"{where} {what}: taken out there and wherever else", file=sys.stderr)
-                        told.add(what)
-                    if is_train:
-                        if reason is None and seen.before(source, target):
-                            reason = "duplicate"
-                        if reason is not None:
-                            counts[reason] += 1
-                            continue
-                    elif reason == "empty":
-                        path = paths[0] if not source else paths[1]
-                        raise UserError(f"{path}, line {counts['read']} has no text")
-                    counts["kept"] += 1
-                    for file, text in zip(files, (source, target)):
-                        file.write(text + "\n")
-                bar.update(len(cleaned))
-            if not counts["kept"]:
-                raise UserError(f"{option} is {prefix}, of which no pair is left: {_list(counts)}")
-    finally:
-        if seen is not None:
-            seen.close()
+    with (
+        contextlib.closing(Seen(out)) as seen,
+        written_whole(*outputs) as files,
+        tqdm(desc=f"cleaning {name}", unit=" lines", disable=None) as bar,
+    ):
+        for cleaned in in_order(pool, work, chunks(read_pairs(*paths)), 4 * preparation.workers):
+            for source, target, reason, fixed in cleaned:
+                counts["read"] += 1
+                for where, what in fixed:
+                    if what not in told:
+                        print(f"{where} {what}: taken out there and wherever else", file=sys.stderr)
+                    told.add(what)
+                if is_train:
+                    if reason is None and seen.before(source, target):
+                        reason = "duplicate"
+                    if reason is not None:
+                        counts[reason] += 1
+                        continue
+                elif reason == "empty":
+                    path = paths[0] if not source else paths[1]
+                    raise UserError(f"{path}, line {counts['read']} has no text")
+                counts["kept"] += 1
+                for file, text in zip(files, (source, target)):
+                    file.write(text + "\n")
+            bar.update(len(cleaned))
+        if not counts["kept"]:
+            raise UserError(f"{option} is {prefix}, of which no pair is left: {_list(counts)}")
     print(f"{name}: {_list(counts)}", file=sys.stderr)
     return counts
 

@@ -2,14 +2,14 @@
 
 A test set is decoded in two ways:
 
-*teacher-forced*: the decoder reads the reference. A step is right if the argmax is the gold token; its NLL is
+*teacher-forced*: the decoder reads the reference. A step is optimal if the argmax is the gold token; its NLL is
 ``-log p(gold token)``.
 
 *free-running*: the decoder reads its own greedy hypothesis (fairseq's generator, beam 1), up to and including the step
-that emits ``</s>``. Positions no longer line up with the reference, so the right next tokens are those of the
+that emits ``</s>``. Positions no longer line up with the reference, so the optimal next tokens are those of the
 edit-distance oracle (Sabour et al. 2019, see :mod:`gift_fairseq.objectives.oracle`): after every prefix the set ``S``
-of tokens that keep the achievable edit distance smallest. A step is right if the token that was generated is in ``S``;
-its NLL is ``-log sum of p over S``, the smallest divergence KL(q, p) of any oracle q that stays in ``S``. After a gold
+of tokens that keep the achievable edit distance smallest. A step is optimal if the generated token is in ``S``; its NLL
+is ``-log sum of p over S``, the smallest divergence KL(q, p) of any oracle q that stays in ``S``. After a gold
 prefix ``S`` is the gold token and both ways are the same. After mistakes ``S`` may be larger, which is in the
 model's favour: its mean size stands beside every mean. A ``</s>`` that the length limit forces is not the model's and
 not counted.
@@ -19,10 +19,10 @@ are between 0 and 1, positions and distances count from 1. A mean over no tokens
 
 The file: ``checkpoint`` (its name within the run), ``testset``, ``sentences``; ``gold`` and ``own``: ``nll``,
 ``accuracy``, ``tokens`` over all positions of the teacher-forced and the free-running decoding (``gold`` before and
-after fine-tuning shows what a model forgot of right prefixes); ``teacher_forced`` and ``free_running``: ``position``,
+after fine-tuning shows what a model forgot of gold prefixes); ``teacher_forced`` and ``free_running``: ``position``,
 ``tokens``, ``accuracy``, ``nll`` as lists over positions, and ``set_size``; ``excess_error``: see
 :func:`excess_error`; ``recovery``: see :func:`recovery`; ``first_mistake``: ``share`` of the sentences with a step that
-is not right, and its ``mean_position`` in those; ``seconds``.
+is not optimal, and its ``mean_position`` in those; ``seconds``.
 """
 
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
@@ -46,9 +46,9 @@ class Steps(NamedTuple):
     """All decoder steps of S sentences, (S, T) each, on the CPU. Where ``counted`` is False the others mean nothing."""
 
     counted: Tensor
-    right: Tensor
+    optimal: Tensor
     nll: Tensor  # nats, float64
-    set_size: Tensor  # how many next tokens are right
+    set_size: Tensor  # how many next tokens are optimal
 
 
 # ---- the two ways of decoding
@@ -77,7 +77,7 @@ def steps_of(
             optimal = oracle.optimal_next(sample["net_input"]["prev_output_tokens"], references, padding_idx)
             found = Steps(
                 counted=target.ne(padding_idx),
-                right=oracle.contains(optimal, references, target if free_running else log_probs.argmax(dim=2)),
+                optimal=oracle.contains(optimal, references, target if free_running else log_probs.argmax(dim=2)),
                 nll=-oracle.log_mass(optimal, references, log_probs),
                 set_size=optimal.sum(dim=2),
             )
@@ -127,7 +127,7 @@ def _mean(values: Tensor, where: Tensor) -> Optional[float]:
 
 def overall(steps: Steps) -> Dict[str, Any]:
     """``nll``, ``accuracy`` and number of ``tokens`` over all positions."""
-    accuracy = _mean(steps.right, steps.counted)
+    accuracy = _mean(steps.optimal, steps.counted)
     return {"nll": _mean(steps.nll, steps.counted), "accuracy": accuracy, "tokens": int(steps.counted.sum())}
 
 
@@ -153,7 +153,7 @@ def excess_error(gold: Dict[str, List], own: Dict[str, List]) -> Dict[str, List]
         percent     = %ExAccErr(l) = (AccErr(l) - l) / l * 100  0 without exposure bias
 
     Where we differ. Their e(i) is the divergence of the model from an oracle language model, in expectation over the
-    oracle's next token. We have no such model but references: e(i) is the NLL of the right next tokens, those of the
+    oracle's next token. We have no such model but references: e(i) is the NLL of the optimal next tokens, those of the
     edit-distance oracle. The entropy of the data is hence not subtracted: it is in both sums and draws AccErr towards
     l. Their prefixes are continuations of a context of text, from several ways of decoding; ours are the one greedy
     translation from the start symbol on. A mean at position i is over the sentences that reach it, which may be
@@ -162,26 +162,20 @@ def excess_error(gold: Dict[str, List], own: Dict[str, List]) -> Dict[str, List]
     A value is null from the first position on that no sentence reaches, and where eps(l) is 0.
     """
     result: Dict[str, List] = {"position": gold["position"]}
+    lengths = np.arange(1, len(gold["position"]) + 1)
     for suffix, key in (("", "nll"), ("_mistakes", "accuracy")):
-        accumulated: List[Optional[float]] = []
-        own_sum, gold_sum = 0.0, 0.0
-        for length, (gold_error, own_error) in enumerate(zip(gold[key], own[key]), 1):
-            if gold_error is None or own_error is None:
-                break
-            own_sum += own_error if key == "nll" else 1 - own_error
-            gold_sum += gold_error if key == "nll" else 1 - gold_error
-            accumulated.append(own_sum / (gold_sum / length) if gold_sum > 0 else None)
-        accumulated += [None] * (len(gold[key]) - len(accumulated))
-        result["accumulated" + suffix] = accumulated
-        result["percent" + suffix] = [
-            None if value is None else (value - length) / length * 100 for length, value in enumerate(accumulated, 1)
-        ]
+        means = (np.array(curves[key], dtype=float) for curves in (own, gold))  # NaN where there is none
+        own_sums, gold_sums = (np.cumsum(mean if key == "nll" else 1 - mean) for mean in means)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            accumulated = own_sums / (gold_sums / lengths)
+        for name, values in (("accumulated", accumulated), ("percent", (accumulated - lengths) / lengths * 100)):
+            result[name + suffix] = [value if np.isfinite(value) else None for value in values.tolist()]
     return result
 
 
 def _first_mistakes(own: Steps) -> Tuple[Tensor, Tensor]:
     """Which sentences have a mistake, (S,), and the step of the first one, (S,), from 0."""
-    mistakes = own.counted & ~own.right
+    mistakes = own.counted & ~own.optimal
     return mistakes.any(dim=1), mistakes.int().argmax(dim=1)
 
 
@@ -237,7 +231,10 @@ def measure(translator: Translator, name: str, subset: str, positions: int, max_
 
 def summary(found: Dict[str, Any]) -> str:
     """What :func:`measure` found, in a line."""
-    words = [f"{k} {100 * found[k]['accuracy']:.1f}% right, {found[k]['nll']:.3f} nats" for k in ("gold", "own")]
+    words = [
+        f"after {prefixes} {100 * found[key]['accuracy']:.1f}% optimal tokens, {found[key]['nll']:.3f} nats"
+        for key, prefixes in (("gold", "gold prefixes"), ("own", "the model's own"))
+    ]
     first = found["first_mistake"]
     where = f", at token {first['mean_position']:.1f}" if first["share"] else ""
     mistakes = f"a mistake in {100 * first['share']:.1f}% of {found['sentences']} sentences{where}"

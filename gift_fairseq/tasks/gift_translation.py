@@ -4,7 +4,6 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
 
-from fairseq.logging import metrics
 from fairseq.models import ARCH_MODEL_REGISTRY, FairseqLanguageModel
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
@@ -12,21 +11,21 @@ from fairseq.utils import split_paths
 from omegaconf import II
 from torch import Tensor, nn
 
-from gift_fairseq import rollout
+from gift_fairseq import metrics, rollout
 from gift_fairseq.checkpoints import flags as finetune_flags
 from gift_fairseq.checkpoints.files import check_checkpoint
 from gift_fairseq.errors import UserError, one_sentence
-from gift_fairseq.metrics import OTHERS
 from gift_fairseq.objectives import oracle
 from gift_fairseq.prefixes import tensors
 from gift_fairseq.prefixes.free_running import until_eos
 from gift_fairseq.prefixes.source import Symbols
 from gift_fairseq.substitution import check_model, decoder_reads
 
-OTHERS.update(
-    teacher_forced_accuracy="validation: share of gold tokens predicted after gold prefixes, %",
-    free_running_accuracy="validation: share of oracle-optimal tokens in greedy hypotheses, %",
-)
+for name, meaning in (
+    ("teacher_forced", "validation: share of gold tokens predicted after gold prefixes, %"),
+    ("free_running", "validation: share of oracle-optimal tokens in greedy hypotheses, %"),
+):
+    metrics.ratio(f"{name}_accuracy", f"n_{name}_right", f"n_{name}", meaning, 100.0)
 
 
 @dataclass
@@ -138,12 +137,8 @@ class GiftTranslationTask(TranslationTask):
 
     def reduce_metrics(self, logging_outputs, criterion):
         super().reduce_metrics(logging_outputs, criterion)
-        for name in ("teacher_forced", "free_running"):
-            tokens, right = (
-                float(sum(log.get(key, 0) for log in logging_outputs)) for key in (f"n_{name}", f"n_{name}_right")
-            )
-            if tokens > 0:
-                metrics.log_scalar(f"{name}_accuracy", 100.0 * right / tokens, tokens, round=2)
+        if not hasattr(criterion, "set_num_updates"):  # fairseq's own criterions log their own keys alone
+            metrics.reduce_ratios(logging_outputs)
 
 
 def _hypotheses(decoder: nn.Module, gold_inputs: Tensor, encoder_out: Any, target: Tensor, symbols: Symbols) -> Tensor:

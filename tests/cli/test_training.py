@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, TRANSFORMER, error_of, gift, recipe
+from conftest import ROOT, TRANSFORMER, assert_equal, error_of, gift, recipe
 
 from gift_fairseq import runs
+from gift_fairseq.errors import UserError
 
 pytestmark = pytest.mark.system
 
@@ -30,12 +31,6 @@ def words_of(data, out, *more, flags=()):
 
 def parameters(run, name="checkpoint_last.pt"):
     return torch.load(run / "checkpoints" / name)["model"]
-
-
-def assert_equal(one, other, rtol=0.0, atol=0.0):
-    assert one.keys() == other.keys()
-    for name in one:
-        torch.testing.assert_close(one[name], other[name], rtol=rtol, atol=atol)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -96,7 +91,8 @@ def test_another_spelling_goes_on(run, binarized, monkeypatch, capfd, own, flags
     "own, flags, difference",
     [
         (["--lr", "2e-2"], [], "--lr was [0.01] and is now [0.02]"),
-        (["--updates", "13"], [], "--max-update was 12 and is now 13"),
+        (["--updates", "13"], [], "--updates was 12 and is now 13"),
+        (["--warmup", "5"], [], "--warmup was 4 and is now 5"),
         (["--average", "3"], [], "--average was 2 and is now 3"),
         (["--criterion", "gift_recurrent"], [], "--criterion was gift_standard and is now gift_recurrent"),
         ([], ["--dropout", "0.2"], "--dropout was 0.1 and is now 0.2"),
@@ -111,6 +107,15 @@ def test_another_training_is_refused(run, binarized, own, flags, difference):
         "choose another folder, or the value of before"
     )
     assert (run / "run.json").read_bytes() == before
+
+
+def test_a_difference_is_named_as_it_was_typed():
+    """Of a fine-tuning, where fairseq has other names."""
+    before = {"criterion": "gift_risk", "finetune_from_model": "a.pt"}
+    for name, option in (("criterion", "--strategy was gift_risk"), ("finetune_from_model", "--from was a.pt")):
+        records = ({"command": "finetune", "fairseq": each} for each in (before, {**before, name: "other"}))
+        with pytest.raises(UserError, match=f"{option} and is now other"):
+            runs.check_same(Path("out"), *records)
 
 
 def test_a_dry_run_pasted_trains_the_same(run, binarized, tmp_path, capsys):
@@ -173,12 +178,6 @@ def test_sigterm_ends_the_training_too(binarized, tmp_path):
     assert started.returncode == 128 + signal.SIGTERM and "stage train failed" in said
     with runs.begin(tmp_path / "run", {}):  # nobody works there
         pass
-
-
-def test_one_process_at_a_time(binarized, tmp_path):
-    with runs.begin(tmp_path / "run", {}):
-        said = error_of(*words_of(binarized, tmp_path / "run"))
-    assert said == f"gift: error: --out is {tmp_path / 'run'}, but another process works there"
 
 
 # ---- several processes
@@ -244,22 +243,19 @@ FROM = f"{GOOD} --from x.pt"
     "arguments, sentence",
     [
         ("train --out x", "the following arguments are required: --data; see gift train --help"),
-        ("train --data nowhere --out x", "--data is nowhere, but there is no such folder"),
+        ("train --data nowhere --out x", "--data is nowhere, but that is no data folder"),
         (f"train {GOOD}", "--data is ., but that is no data folder: prepare one with gift prepare"),
         (f"train {GOOD} --precision fp8", "argument --precision: invalid choice: 'fp8' (choose from"),
-        (f"train {GOOD} --gpus 0", "--gpus is '0', but must be a whole number, 1 or more"),
         (f"train {GOOD} --patience -1", "--patience is '-1', but must be a whole number, 0 or more"),
         (f"train {GOOD} --master h", "--master is 'h', but must be HOST:PORT"),
         (f"train {GOOD} --lr fast", "--lr is 'fast', but must be a number above 0"),
-        (f"train {GOOD} --lr 0", "--lr is '0', but must be a number above 0"),
         (f"train {GOOD} --lr inf", "--lr is 'inf', but must be a number above 0"),
         (f"train {GOOD} --dropout 0.1", "unrecognized arguments: --dropout 0.1; see gift train --help"),
         (f"finetune {FROM} --strategy base", "--strategy is 'base', but must be standard, auxiliary,"),
+        (f"finetune {FROM} --strategy '", '--strategy is "\'", but every quote and backslash in it must be closed'),
+        (f"compare {GOOD} --from r/checkpoints/x.pt --evaluate '--beam", '--evaluate is "\'--beam", but every quote'),
         (f"finetune {GOOD} --strategy standard", "the following arguments are required: --from"),
         (f"finetune {FROM} --strategy standard", "--data is ., but that is no data folder"),
-        (f"finetune {FROM} --strategy standard --lr 0", "--lr is '0', but must be a number above 0"),
-        ("compare --data x --out x", "the following arguments are required: --from"),
-        (f"compare {FROM} --updates 0", "--updates is '0', but must be a whole number, 1 or more"),
         (f"compare {FROM} --seeds one", "--seeds is 'one', but must be whole numbers with blanks between"),
         (f"compare {FROM} --nodes 2", "unrecognized arguments: --nodes 2"),
         (f"compare {FROM}", "--from is x.pt, but must be RUN/checkpoints/FILE.pt"),

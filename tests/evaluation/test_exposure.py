@@ -1,16 +1,15 @@
 """The measurement equals a loop over sentences and tokens, one prefix at a time, in float64."""
 
 import json
-import re
 import shutil
 from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, error_of, fairseq_train, gift, pair_dataset, sentences
+from conftest import ARCHITECTURES, fairseq_train, gift, pair_dataset, sentences
 from fairseq import checkpoint_utils
 from fairseq.dataclass.configs import GenerationConfig
-from naive import EOS, PAD, naive_optimal
+from naive import EOS, PAD, encode, naive_optimal, next_logits
 
 from gift_fairseq.data import testsets
 from gift_fairseq.errors import UserError
@@ -45,24 +44,18 @@ def learnt(request, build):
 
 
 @torch.no_grad()
-def naive_log_probs(model, source, inputs):
-    """Log-probabilities (V,) of the token behind ``inputs``, of one sentence and one prefix at a time."""
-    output = model(source.unsqueeze(0), torch.tensor([len(source)]), torch.tensor([inputs]))
-    return output[0][0, -1].double().log_softmax(0)
-
-
 def naive_steps(model, dataset, limit):
     """Teacher-forced and free-running: for every sentence, a list of (right, NLL, size of the set) of its steps."""
     gold, own = [], []
     for source, target in zip(dataset.src, dataset.tgt):
-        target, row = target.tolist(), []
+        target, row, encoder_out = target.tolist(), [], encode(model, source)
         for t, token in enumerate(target):
-            log_probs = naive_log_probs(model, source, [EOS, *target[:t]])
+            log_probs = next_logits(model, encoder_out, [EOS, *target[:t]]).double().log_softmax(0)
             row.append((log_probs.argmax().item() == token, -log_probs[token].item(), 1))
         gold.append(row)
         row, inputs = [], [EOS]
         while len(inputs) - 1 < limit:
-            log_probs = naive_log_probs(model, source, inputs)
+            log_probs = next_logits(model, encoder_out, inputs).double().log_softmax(0)
             optimal = sorted(naive_optimal(inputs[1:], target[:-1]))
             nll = -log_probs[optimal].exp().sum().log().item()
             log_probs[PAD] = -torch.inf
@@ -162,10 +155,10 @@ def test_a_hypothesis_that_is_the_reference(learnt):
         )
         for read, free_running in ((dataset, False), (copy, True), (dataset, True), (copy, False))
     )
-    assert not gold.right.equal(gold.counted)  # an argmax that is wrong
+    assert not gold.optimal.equal(gold.counted)  # an argmax that is wrong
     for one, other in ((own, of_itself), (gold, of_copy)):  # whichever object is read
         assert all(part.equal(same) for part, same in zip(one, other))
-    assert own.right.equal(own.counted) and own.set_size[own.counted].eq(1).all()
+    assert own.optimal.equal(own.counted) and own.set_size[own.counted].eq(1).all()
     assert own.counted.equal(gold.counted) and own.nll[own.counted].equal(gold.nll[own.counted])
     report = exposure.report(gold, own, 4)
     assert report["excess_error"]["accumulated"] == pytest.approx([1, 2, 3, 4])
@@ -183,17 +176,6 @@ def test_excess_error_by_hand():
     assert excess["percent"] == pytest.approx([0, 50, 50, None])
     assert excess["accumulated_mistakes"] == pytest.approx([None, 1 / (0.5 / 2), 2 / (1 / 3), None])
     assert excess["percent_mistakes"] == pytest.approx([None, 100, 100, None])
-
-
-def test_recovery_by_hand():
-    right = [[1, 0, 1, 0, 9, 9], [1, 1, 1, 9, 9, 9], [1, 1, 1, 1, 1, 0], [0, 0, 1, 1, 1, 1]]  # 9: behind the end
-    right = torch.tensor(right)
-    own = exposure.Steps(right.ne(9), right.ne(0), torch.ones(4, 6, dtype=torch.float64), torch.ones(4, 6))
-    assert exposure.first_mistake(own) == {"share": 0.75, "mean_position": pytest.approx((2 + 6 + 1) / 3)}
-    recovery = exposure.recovery(own)
-    assert recovery["distance"] == list(range(1, 21))
-    assert recovery["tokens"] == [2, 2, 1, 1, 1] + [0] * 15
-    assert recovery["accuracy"] == [0.5, 0.5, 1, 1, 1] + [None] * 15
 
 
 # ---- the command
@@ -235,32 +217,6 @@ def test_the_command_against_the_loop(data, run, capsys):
         dataset = task.dataset(subset)
         expected = naive_report(*naive_steps(models[0].eval(), dataset, 200), 7)
         assert_same(found, expected, rel=1e-4)
-
-
-@pytest.mark.parametrize(
-    "arguments, sentence",
-    [
-        (["--positions", "0", "RUN/checkpoints/a.pt"], "--positions is '0', but must be a whole number, 1 or more"),
-        (["--max-tokens", "0", "RUN/checkpoints/a.pt"], "--max-tokens is '0', but must be a whole number, 1 or more"),
-        (["--testset", "olds", "RUN/checkpoints/a.pt"], "--testset is olds, but must be one of news, valid"),
-        (["a.pt"], "CHECKPOINT is a.pt, but must be RUN/checkpoints/FILE.pt, or --out name the folder"),
-        (["--out", "x", "a.pt", "b.pt"], "--out is x, but there are 2 checkpoints: it takes one"),
-        (["RUN/checkpoints/a.pt"], "CHECKPOINT is RUN/checkpoints/a.pt, but there is no such file"),
-    ],
-)
-def test_bad_options(data, arguments, sentence):
-    assert sentence in error_of("exposure", "--data", data, *arguments)
-
-
-@pytest.mark.cli
-def test_other_mistakes(data, run, tmp_path):
-    checkpoint = run / "checkpoints" / "checkpoint_last.pt"
-    again = error_of("exposure", "--data", data, checkpoint, checkpoint)
-    assert re.search("must be the only one of .*lstm, whose results would mix", again)
-    assert "has no raw/testsets.txt: prepare the data" in error_of("exposure", "--data", tmp_path, checkpoint)
-    (run / "checkpoints" / "cut.pt").write_bytes(checkpoint.read_bytes()[:1000])
-    cut = error_of("exposure", "--data", data, run / "checkpoints" / "cut.pt")
-    assert re.search("CHECKPOINT is .*cut.pt, which is no whole fairseq checkpoint", cut)
 
 
 def test_a_sentence_that_the_model_cannot_take(learnt, tmp_path):
