@@ -21,7 +21,6 @@ from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq_cli import generate, preprocess, train
 from naive import EOS, PAD, WORDS
-from torch.utils._pytree import tree_map
 
 import gift_fairseq.tasks.gift_translation  # noqa: F401  registers the task, as --user-dir does
 from gift_fairseq import cli
@@ -358,8 +357,3 @@ def assert_rows(tokens, rows):
     """``tokens`` (B, L) are ``rows``, padded to the longest of them."""
     width = max(map(len, rows))
     assert tokens.tolist() == [row + [PAD] * (width - len(row)) for row in rows]
-
-
-def deep_copy(part):
-    """With copies of the tensors, which copy.deepcopy refuses where they have a gradient to pass on."""
-    return tree_map(lambda item: item.clone() if isinstance(item, torch.Tensor) else item, part)

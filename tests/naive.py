@@ -32,7 +32,10 @@ def next_logits(model, encoder_out, prefix):
     prefixes get words behind them, which a causal decoder does not see.
     """
     more = [5] * (3 - len(prefix))
-    return model.decoder(torch.tensor([prefix + more]), encoder_out=encoder_out)[0][0, len(prefix) - 1]
+    output = model.decoder(torch.tensor([prefix + more]), encoder_out=encoder_out)
+    if getattr(model.decoder, "adaptive_softmax", None) is not None:  # it has log-probabilities alone
+        output = [model.decoder.get_normalized_probs(output, log_probs=True, sample=None)]
+    return output[0][0, len(prefix) - 1]
 
 
 def best_allowed(logits, forbidden=(PAD, EOS, BOS)):

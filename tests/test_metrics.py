@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import fairseq.utils
 import pytest
 import torch
-from conftest import LENGTHS, STRATEGIES, TRANSFORMER, batch, fairseq_train, sentences
+from conftest import STRATEGIES, TRANSFORMER, batch_of, fairseq_train
 from fairseq.logging import metrics
 from fairseq.trainer import Trainer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from gift_fairseq.criterions.base import GiftCriterion
-from gift_fairseq.metrics import MIB, OTHERS, RATIOS, memory_in_use, take_peak
+from gift_fairseq.metrics import MIB, OTHERS, RATIOS
 
 
 def reduced(logs):
@@ -58,21 +58,11 @@ def test_one_sum_logs_what_the_parts_log():
 @pytest.mark.parametrize("strategy", ["standard", "auxiliary", "recurrent"])  # the others never read gold inputs here
 def test_gold_nll_is_that_of_gold_inputs(build, strategy):
     built = build(f"{TRANSFORMER} {STRATEGIES[strategy]}")
-    sample = batch(built.task, sentences(LENGTHS))
+    sample = batch_of(built)
     _, _, log = built.criterion(built.model, sample)
     _, _, plain = built.task.valid_step(sample, built.model, built.criterion)
     assert float(log["gold_nll_loss"]) == pytest.approx(float(plain["nll_loss"]), rel=1e-6)
     assert (float(log["nll_loss"]) == pytest.approx(float(plain["nll_loss"]), rel=1e-6)) == (strategy != "recurrent")
-
-
-def test_peak_memory_sees_what_came_and_went():
-    take_peak()
-    held = memory_in_use()
-    block = torch.ones(512 * 2**18)  # 512 MiB: more than what a heap may have kept of earlier tests
-    del block
-    peak = take_peak()
-    assert peak > held + 450
-    assert take_peak() < peak - 400
 
 
 def with_each_trainer(monkeypatch, begin):

@@ -80,32 +80,27 @@ def check_counts(hypotheses: Sequence[str], references: Sequence[Sequence[str]])
             raise UserError(f"there are {len(hypotheses)} hypotheses, but {len(reference)} references")
 
 
-def bleu(hypotheses: List[str], references: List[List[str]]) -> Dict[str, Any]:
-    """Corpus BLEU (0 to 100) against one or more references, with sacreBLEU's signature.
+def corpus_scores(hypotheses: List[str], references: List[List[str]]) -> Dict[str, Any]:
+    """BLEU and chrF2 (0 to 100, more is better) and TER (edits per 100 reference words), with sacreBLEU's signatures.
 
-    ``bleu_ci`` is half the width of sacreBLEU's 95% confidence interval, from bootstrap resampling of the sentences
-    (Koehn 2004). ``length_ratio`` is the number of hypothesis tokens over that of the references closest in length.
+    Against one or more references. ``bleu_ci`` is half the width of sacreBLEU's 95% confidence interval, from bootstrap
+    resampling of the sentences (Koehn 2004). ``length_ratio`` is the number of hypothesis tokens over that of the
+    references closest in length.
     """
     check_counts(hypotheses, references)
-    metric = BLEU()
-    score = metric.corpus_score(hypotheses, references, n_bootstrap=RESAMPLES)
+    bleu, chrf, ter = BLEU(), CHRF(), TER()
+    score = bleu.corpus_score(hypotheses, references, n_bootstrap=RESAMPLES)
     return {
         "bleu": score.score,
         "bleu_ci": score._ci,  # public only inside the text of score.format()
-        "signature": str(metric.get_signature()),
-        "sentences": len(hypotheses),
+        "chrf": chrf.corpus_score(hypotheses, references).score,
+        "ter": ter.corpus_score(hypotheses, references).score,
+        "signature": str(bleu.get_signature()),
+        "chrf_signature": str(chrf.get_signature()),
+        "ter_signature": str(ter.get_signature()),
         "length_ratio": score.ratio,
+        "sentences": len(hypotheses),
     }
-
-
-def chrf_and_ter(hypotheses: List[str], references: List[List[str]]) -> Dict[str, Any]:
-    """chrF2 (0 to 100, more is better) and TER (edits per 100 reference words, less is better), with signatures."""
-    check_counts(hypotheses, references)
-    found: Dict[str, Any] = {}
-    for name, metric in (("chrf", CHRF()), ("ter", TER())):
-        found[name] = metric.corpus_score(hypotheses, references).score
-        found[f"{name}_signature"] = str(metric.get_signature())
-    return found
 
 
 def repetition_rate(lines: Sequence[str]) -> float:
@@ -170,8 +165,7 @@ def score_run(run: Run, data: Path, compound_split: bool = False) -> Dict[str, S
         hypotheses, name = run.hypotheses(column), testset_of(column)
         references = testsets.references(data, name, tgt)
         scores[column] = Score(
-            **bleu(hypotheses, references),
-            **chrf_and_ter(hypotheses, references),
+            **corpus_scores(hypotheses, references),
             repetition_rate=repetition_rate(hypotheses),
             reference_repetition_rate=repetition_rate(references[0]),
             bleu_by_length=bleu_by_length(testsets.raw_lines(data, name, src), hypotheses, references),

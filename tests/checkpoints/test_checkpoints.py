@@ -1,7 +1,6 @@
 """What is made of checkpoints: their mean, an export for other programs, the flags to go on with."""
 
 import argparse
-import re
 import subprocess
 import sys
 from collections import OrderedDict
@@ -9,9 +8,9 @@ from collections import OrderedDict
 import pytest
 import torch
 from conftest import ARCHITECTURES, TRANSFORMER, error_of, fairseq_generate, fairseq_train, gift, lines_of
-from fairseq import options, tasks
-from fairseq.data import Dictionary
+from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.models import ARCH_MODEL_REGISTRY
 
 from gift_fairseq.checkpoints import average
 from gift_fairseq.checkpoints import flags as finetune_flags
@@ -25,11 +24,9 @@ def saved(path, **tensors):
 
 
 def test_average_by_hand(tmp_path):
-    one = saved(
-        tmp_path / "checkpoint9.pt", w=torch.tensor([1.0, 2.0]), h=torch.tensor([1.0]).half(), n=torch.tensor(3)
-    )
-    two = saved(
-        tmp_path / "checkpoint10.pt", w=torch.tensor([4.0, 0.0]), h=torch.tensor([2.0]).half(), n=torch.tensor(5)
+    one, two = (
+        saved(tmp_path / name, w=torch.tensor(w), h=torch.tensor([h]).half(), n=torch.tensor(n))
+        for name, w, h, n in (("checkpoint9.pt", [1.0, 2.0], 1.0, 3), ("checkpoint10.pt", [4.0, 0.0], 2.0, 5))
     )
     saved(tmp_path / "checkpoint8.pt", w=torch.tensor([9.0, 9.0]))
     saved(tmp_path / "checkpoint_last.pt", w=torch.tensor([9.0, 9.0]))
@@ -48,17 +45,9 @@ def test_average_by_hand(tmp_path):
     assert torch.load(tmp_path / "both.pt")["model"]["w"].tolist() == [2.5, 1.0]
 
 
-def flags_on(data, checkpoint):
-    """The options that the flags for ``checkpoint`` make."""
-    words = finetune_flags.flags_of(str(checkpoint), data)
-    parser = options.get_training_parser()
-    arguments = [str(data), "--task", "gift_translation", "--criterion", "gift_standard", "--optimizer", "adam", *words]
-    return words, options.parse_args_and_arch(parser, input_args=arguments)
-
-
 @pytest.mark.cli
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_flags_make_the_same_model_again(binarized, tmp_path, architecture):
+def test_flags_are_those_of_the_training(binarized, tmp_path, architecture):
     """Also options that are not the architecture's defaults; and the settings of the training, at half its rate."""
     more = "--dropout 0.25 --label-smoothing 0.2 --update-freq 3 --adam-betas (0.8,0.9) --clip-norm 2.5"
     if "transformer" in architecture:
@@ -66,20 +55,17 @@ def test_flags_make_the_same_model_again(binarized, tmp_path, architecture):
     fairseq_train(
         binarized,
         tmp_path,
-        f"{ARCHITECTURES[architecture]} --task translation --criterion label_smoothed_cross_entropy --max-update 1 "
+        f"{ARCHITECTURES[architecture]} --task translation --criterion gift_recurrent --max-update 1 "
         f"--disable-validation {more}",
     )
-    words, args = flags_on(binarized, tmp_path / "checkpoint_last.pt")
+    words = finetune_flags.flags_of(str(tmp_path / "checkpoint_last.pt"), binarized)
+    arguments = [str(binarized), *"--task gift_translation --criterion gift_standard --optimizer adam".split(), *words]
+    args = options.parse_args_and_arch(options.get_training_parser(), input_args=arguments)
     cfg = convert_namespace_to_omegaconf(args)
     state = torch.load(tmp_path / "checkpoint_last.pt")
-    task = tasks.setup_task(cfg.task)
-    model = task.build_model(cfg.model)
-    assert {name: tensor.shape for name, tensor in model.state_dict().items()} == {
-        name: tensor.shape for name, tensor in state["model"].items()
-    }
     before = vars(state["cfg"]["model"])
     own = argparse.ArgumentParser()
-    type(model).add_args(own)
+    ARCH_MODEL_REGISTRY[args.arch].add_args(own)
     names = [action.dest for action in own._actions if before.get(action.dest) is not None]
     assert {name: getattr(args, name) for name in names} == {name: before[name] for name in names}, words
     assert (cfg.criterion.label_smoothing, list(cfg.optimization.update_freq)) == (0.2, [3])
@@ -96,29 +82,23 @@ def checkpoint(binarized, tmp_path_factory):
     return folder / "checkpoint_last.pt"
 
 
-@pytest.mark.parametrize("change", ["order", "size", "no data", "no checkpoint"])
-def test_flags_for_data_that_does_not_fit(binarized, checkpoint, tmp_path, change):
-    data, path = tmp_path / "data", str(checkpoint)
-    data.mkdir()
-    words = Dictionary.load(str(binarized / "dict.en.txt"))
-    lines = [f"{symbol} 1" for symbol in words.symbols[words.nspecial :]]
-    sentence = {
-        "order": "was trained with .*dict.en.txt, but .*dict.en.txt has other words or another order",
-        "size": "whose encoder has a vocabulary of",
-        "no data": "--data is .*nowhere, but that is no data folder",
-        "no checkpoint": "--from is nowhere.pt, but there is no such file",
-    }[change]
-    lines = {"order": lines[::-1], "size": lines[1:]}.get(change, lines)
-    for language in ("en", "de"):
-        (data / f"dict.{language}.txt").write_text("".join(line + "\n" for line in lines))
-    (data / "train.en-de.en.bin").touch()
-    (data / "train.en-de.en.idx").touch()
-    if change == "no data":
-        data = tmp_path / "nowhere"
-    if change == "no checkpoint":
-        path = "nowhere.pt"
+@pytest.mark.parametrize(
+    "words, sentence",
+    [
+        (slice(None, None, -1), "was trained with .*dict.en.txt, but .*dict.en.txt has other words or another order"),
+        (slice(1, None), "whose encoder has a vocabulary of"),
+    ],
+)
+def test_flags_for_data_that_does_not_fit(binarized, checkpoint, tmp_path, words, sentence):
+    lines = (binarized / "dict.en.txt").read_text().splitlines(keepends=True)[words]
+    for name in ("dict.en.txt", "dict.de.txt", "train.en-de.en.idx"):
+        (tmp_path / name).write_text("".join(lines))
     with pytest.raises(UserError, match=sentence):
-        finetune_flags.flags_of(path, data)
+        finetune_flags.flags_of(str(checkpoint), tmp_path)
+    with pytest.raises(UserError, match="--data is .*nowhere, but that is no data folder"):
+        finetune_flags.flags_of(str(checkpoint), tmp_path / "nowhere")
+    with pytest.raises(UserError, match="--from is nowhere.pt, but there is no such file"):
+        finetune_flags.flags_of("nowhere.pt", tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -128,12 +108,10 @@ def exported(checkpoint, tmp_path_factory):
     return path
 
 
-def program(name, *arguments):
-    """One of fairseq's commands in a process that never heard of the plugin."""
-    code = f"import sys; from fairseq_cli.{name} import cli_main; cli_main(); assert 'gift_fairseq' not in sys.modules"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)], capture_output=True, text=True
-    )
+def elsewhere(code, *arguments):
+    """What ``code`` prints in a process that never heard of the plugin."""
+    words = ["-Wignore", "-c", f"import sys; {code}; assert 'gift_fairseq' not in sys.modules", *map(str, arguments)]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -142,26 +120,21 @@ def program(name, *arguments):
 def test_an_export_works_in_plain_fairseq(binarized, checkpoint, exported, tmp_path):
     """Translates the same, is fine-tuned on, loads with from_pretrained; nothing of the training's machine is in it."""
     before = fairseq_generate(tmp_path, binarized, "--beam", 3, "--path", checkpoint, "--task", "gift_translation")
-    after = program("generate", binarized, "--beam", 3, "--cpu", *GENERATOR_FLAGS.split(), "--path", exported)
+    command = "from fairseq_cli import {0}; {0}.cli_main()"
+    words = [binarized, "--beam", 3, "--cpu", *GENERATOR_FLAGS.split(), "--path", exported]
+    after = elsewhere(command.format("generate"), *words)
     assert lines_of(after) == lines_of(before)
-    program(
-        "train",
+    elsewhere(
+        command.format("train"),
         *(binarized, "--finetune-from-model", exported, "--save-dir", tmp_path / "on", "--cpu", "--num-workers", "0"),
         *f"{TRANSFORMER} --share-all-embeddings --optimizer adam --max-tokens 200 --max-update 1".split(),
     )
     state = torch.load(exported, weights_only=True)
     assert "gift" not in str(state["cfg"]) and str(binarized) not in str(state["cfg"])
     assert "last_optimizer_state" not in state
-    code = (
-        "import sys; from fairseq.models.transformer import TransformerModel as T; "
-        "print(T.from_pretrained(sys.argv[1], 'model.pt', sys.argv[2]).translate('w1 w2 w3', beam=3))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, str(exported.parent), str(binarized)],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0 and done.stdout.strip(), done.stderr[-2000:]
+    code = "from fairseq.models.transformer import TransformerModel as T; "
+    code += "print(T.from_pretrained(sys.argv[1], 'model.pt', sys.argv[2]).translate('w1 w2 w3', beam=3))"
+    assert elsewhere(code, exported.parent, binarized).strip()
 
 
 @pytest.mark.cli
@@ -178,10 +151,3 @@ def test_an_export_works_in_ctranslate2(binarized, exported, tmp_path, beam):
     results = translator.translate_batch(sources, beam_size=beam, max_decoding_length=200)
     translations = [" ".join(result.hypotheses[0]) for result in results]
     assert translations == lines_of(text) and len(set(translations)) > 10
-
-
-def test_export_of_what_is_no_checkpoint(tmp_path):
-    (tmp_path / "x.pt").write_bytes(b"nothing")
-    message = error_of("export", tmp_path / "x.pt", tmp_path / "y.pt")
-    assert re.search("CHECKPOINT is .*x.pt, which is no whole fairseq checkpoint", message)
-    assert not (tmp_path / "y.pt").exists()

@@ -2,15 +2,14 @@
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, TRANSFORMER, fairseq_train, recipe, run_tool
-from fairseq_cli import preprocess, train
+from conftest import ARCHITECTURES, TRANSFORMER, assert_equal, fairseq_train, run_tool
+from fairseq_cli import preprocess
 
 from gift_fairseq.checkpoints.flags import flags_of
 
-UNSHARED = TRANSFORMER  # over a joint dictionary, but fairseq shares nothing unless it is told to
 CHECKPOINTS = {
     "separate dictionaries": TRANSFORMER,
-    "unshared": UNSHARED,
+    "unshared": TRANSFORMER,  # over a joint dictionary, but fairseq shares nothing unless it is told to
     "decoder shared": f"{TRANSFORMER} --share-decoder-input-output-embed",
     "all shared": f"{TRANSFORMER} --share-all-embeddings",
     "transformer": TRANSFORMER.replace("transformer_wmt_en_de", "transformer") + " --encoder-learned-pos",
@@ -20,10 +19,7 @@ CHECKPOINTS = {
     "lstm unshared": ARCHITECTURES["lstm"],
     "fconv": ARCHITECTURES["fconv"],
 }
-TRAINING = (
-    "--cpu --num-workers 0 --optimizer adam --lr 1e-2 --max-tokens 200 --max-update 8 --no-epoch-checkpoints "
-    "--log-format json --label-smoothing 0.1 --seed 1"
-)
+PLAIN = "--task translation --criterion label_smoothed_cross_entropy --label-smoothing 0.1 --lr 1e-2 --max-update 8"
 
 
 @pytest.fixture(scope="module")
@@ -39,24 +35,14 @@ def separate(binarized, tmp_path_factory):
 
 
 def plain_fairseq(data, folder, flags):
-    """fairseq-train as it is without the plugin; the path of the checkpoint, and its validation loss in bits."""
-    log = folder / "plain.log"
-    more = "--task translation --criterion label_smoothed_cross_entropy"
-    run_tool(train, data, "--save-dir", folder, "--log-file", log, *f"{flags} {more} {TRAINING}".split())
-    return folder / "checkpoint_last.pt", valid_loss(log)
+    """fairseq's own task and criterion; the path of the checkpoint, and its validation loss in bits."""
+    lines = fairseq_train(data, folder, f"{flags} {PLAIN}")
+    return folder / "checkpoint_last.pt", validated(lines)["valid_nll_loss"]
 
 
-def valid_loss(log):
-    """Bits a token on the validation set, as logged last."""
-    line = [line for line in log.read_text().splitlines() if '"valid_nll_loss"' in line][-1]
-    return line.split('"valid_nll_loss": "')[1].split('"')[0]
-
-
-def assert_same_model(one, other):
-    one, other = (torch.load(path)["model"] for path in (one, other))
-    assert one.keys() == other.keys()
-    for name in one:
-        assert torch.equal(one[name], other[name]), name
+def validated(lines):
+    """What the last validation logged."""
+    return [line for line in lines if "valid_nll_loss" in line][-1]
 
 
 @pytest.mark.cli
@@ -65,67 +51,24 @@ def test_fine_tuning_begins_with_the_checkpoints_own_model(binarized, separate, 
     """At a learning rate of 0 every tensor stays what it was loaded as, and so does the loss on valid."""
     data = separate if name == "separate dictionaries" else binarized
     checkpoint, loss = plain_fairseq(data, tmp_path, CHECKPOINTS[name])
-    words = flags_of(str(checkpoint), data)
-    fairseq_train(
-        data,
-        tmp_path / "tuned",
-        "--task gift_translation --criterion gift_recurrent --max-update 1 --lr 0",
-        *("--finetune-from-model", checkpoint, *words),
-    )
-    assert_same_model(checkpoint, tmp_path / "tuned" / "checkpoint_last.pt")
-    assert valid_loss(tmp_path / "tuned" / "train.log") == loss
-
-
-@pytest.mark.system
-@pytest.mark.parametrize("name", ["separate dictionaries", "lstm unshared"])
-def test_the_recipe_adds_no_architecture_flag(binarized, separate, tmp_path, name):
-    data = separate if name == "separate dictionaries" else binarized
-    checkpoint, loss = plain_fairseq(data, tmp_path, CHECKPOINTS[name])
-    arguments = ["--strategy", "generative", "--from", checkpoint, "--data", data, "--out", tmp_path / "runs" / "mine"]
-    done = recipe("scripts/finetune.sh", *arguments, "--updates", "1", "--", "--num-workers", "0", "--lr", "0")
-    assert done.returncode == 0, done.stderr
-    for run in ("mine", "standard"):
-        assert_same_model(checkpoint, tmp_path / "runs" / run / "checkpoints" / "checkpoint_last.pt")
-        assert valid_loss(tmp_path / "runs" / run / "train.log") == loss
+    words = ["--finetune-from-model", checkpoint, *flags_of(str(checkpoint), data)]
+    flags = "--criterion gift_generative --generate-ratio 1 --eval-free-running --max-update 1 --lr 0"
+    lines = fairseq_train(data, tmp_path / "tuned", f"--task gift_translation {flags}", *words)
+    assert_equal(*(torch.load(path)["model"] for path in (checkpoint, tmp_path / "tuned" / "checkpoint_last.pt")))
+    assert validated(lines)["valid_nll_loss"] == loss and "valid_free_running_accuracy" in validated(lines)
+    assert lines[0]["replaced"] > 50
 
 
 @pytest.mark.cli
 @pytest.mark.parametrize(
     "trained, built, sentence",
     [
-        # fairseq itself would load the output projection over both tables
-        (
-            "",
-            "--share-all-embeddings",
-            "where encoder.embed_tokens.weight, decoder.embed_tokens.weight, decoder.output_projection.weight are "
-            "different, but in the model they are one: leave out --share-decoder-input-output-embed "
-            "--share-all-embeddings",
-        ),
-        ("", "--share-decoder-input-output-embed", "are different, but in the model they are one"),
-        # and would go on with three matrices where there was one
-        (
-            "--share-all-embeddings",
-            "",
-            "in the model each is its own: add --share-decoder-input-output-embed --share-all-embeddings",
-        ),
-        (
-            "--share-decoder-input-output-embed",
-            "",
-            "where decoder.embed_tokens.weight, decoder.output_projection.weight are one, but in the model each is its "
-            "own: add --share-decoder-input-output-embed",
-        ),
-        (
-            "--decoder-normalize-before",
-            "",
-            "which has decoder.layer_norm.bias, decoder.layer_norm.weight that the model lacks: add "
-            "--decoder-normalize-before",
-        ),
-        (
-            "--encoder-ffn-embed-dim 40",
-            "",
-            "where encoder.layers.0.fc1.weight has the shape (40, 16), but in the model (32, 16): add "
-            "--encoder-ffn-embed-dim 40",
-        ),
+        # fairseq itself would load the output projection over both tables, and go on with three matrices for one
+        ("", "--share-all-embeddings", "are different, but in the model they are one: leave out --share-decoder-input"),
+        ("--share-all-embeddings", "", "one, but in the model each is its own: add --share-decoder-input-output-embed"),
+        ("--share-decoder-input-output-embed", "", "decoder.output_projection.weight are one, but in the model each"),
+        ("--decoder-normalize-before", "", "decoder.layer_norm.weight that the model lacks: add --decoder"),
+        ("--encoder-ffn-embed-dim 40", "", "the shape (40, 16), but in the model (32, 16): add --encoder"),
         ("", "--encoder-layers 3", "which lacks encoder.layers.2.fc1.bias"),
     ],
 )

@@ -3,12 +3,12 @@
 import pytest
 import torch
 from conftest import (
-    ARCHITECTURES,
     LENGTHS,
     STRATEGIES,
     TRANSFORMER,
     assert_same_gradient,
     batch,
+    batch_of,
     fairseq_train,
     loss_and_gradient,
     make,
@@ -34,21 +34,11 @@ def test_batched_and_padded_equals_singletons(build, strategy, flags):
     assert_same_gradient(gradient, single, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("architecture", ["lstm", "fconv", "transformer_align"])
-@pytest.mark.parametrize("strategy", ["recurrent", "generative", "oracle", "risk"])
-def test_other_architectures_too(build, strategy, architecture):
-    built = build(f"{ARCHITECTURES[architecture]} {STRATEGIES[strategy]}")
-    pairs = sentences(LENGTHS)
-    loss, _ = loss_and_gradient(built, batch(built.task, pairs))
-    single_loss, _ = loss_and_gradient(built, *(batch(built.task, [pair]) for pair in pairs))
-    assert loss == pytest.approx(single_loss, rel=1e-10)
-
-
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_more_padding_adds_nothing(build, strategy):
     """What is logged does not change either."""
     built = build(f"{TRANSFORMER} {STRATEGIES[strategy]} --report-accuracy")
-    sample = batch(built.task, sentences(LENGTHS))
+    sample = batch_of(built)
     wider = {**sample, "net_input": dict(sample["net_input"])}
     for holder, key in ((wider, "target"), (wider["net_input"], "prev_output_tokens")):
         holder[key] = torch.nn.functional.pad(holder[key], (0, 4), value=1)

@@ -13,6 +13,7 @@ from conftest import (
     TRANSFORMER,
     assert_same_gradient,
     batch,
+    batch_of,
     difference,
     in_batch_order,
     lengths_for,
@@ -121,7 +122,7 @@ def test_more_passes_equal_the_naive_loop(build, passes):
 def test_as_many_passes_as_positions_are_the_free_running_output(build):
     recurrent = build(f"{TRANSFORMER} {STRATEGIES['recurrent']} --passes 9")
     generative = build(f"{TRANSFORMER} {STRATEGIES['generative']}")
-    sample = batch(recurrent.task, sentences(LENGTHS))
+    sample = batch_of(recurrent)
     (loss, gradient), (other_loss, other) = (loss_and_gradient(built, sample) for built in (recurrent, generative))
     assert loss == pytest.approx(other_loss, rel=1e-12)
     assert_same_gradient(gradient, other)
@@ -140,15 +141,6 @@ def test_auxiliary_weighs_the_first_token_once_with_sentence_avg(build):
     assert loss == pytest.approx(0.7 * whole + 0.3 * first, rel=1e-10)
 
 
-def test_auxiliary_alone_is_the_first_token_only(build):
-    """Ratio 1: what comes after the first target token has no influence beyond the sentence's length."""
-    built = build(f"{TRANSFORMER} --criterion gift_auxiliary --auxiliary-ratio 1")
-    pairs = sentences(LENGTHS)
-    changed = [(s, torch.cat([t[:1], t[1:-1].flip(0), t[-1:]])) for s, t in pairs]
-    loss, other = (loss_and_gradient(built, batch(built.task, each))[0] for each in (pairs, changed))
-    assert loss == pytest.approx(other, rel=1e-12)
-
-
 def test_strategies_have_different_gradients(build):
     """A strategy wired to nothing would train standard, and so would sampling or an oracle wired to nothing."""
     flags = {**STRATEGIES, **SAMPLING, "recurrent, oracle": "--criterion gift_recurrent --targets oracle"}
@@ -157,7 +149,7 @@ def test_strategies_have_different_gradients(build):
     for name in flags:
         built = build(f"{TRANSFORMER} {flags[name]}")
         torch.manual_seed(5)
-        gradients[name] = loss_and_gradient(built, batch(built.task, sentences(LENGTHS)))[1]
+        gradients[name] = loss_and_gradient(built, batch_of(built))[1]
     for one, other in itertools.combinations(gradients, 2):
         assert difference(gradients[one], gradients[other]) > 1e-2, (one, other)
 
@@ -172,7 +164,7 @@ def test_mle_weight_mixes_both_losses_over_one_encoder_pass(build, strategy, fla
     passes = []
     both.model.encoder.register_forward_hook(lambda *_: passes.append("encoder"))
     both.model.decoder.register_forward_hook(lambda *_: passes.append("decoder"))
-    sample = batch(both.task, sentences(LENGTHS))
+    sample = batch_of(both)
     loss, gradient = loss_and_gradient(both, sample)
     assert passes == ["encoder", "decoder"]
     generated_loss, generated_gradient = loss_and_gradient(generated, sample)
@@ -208,7 +200,7 @@ def test_switched_off_is_standard_bit_for_bit(build, name):
         built = build(f"{TRANSFORMER} {flags} --attention-dropout 0.1", dropout=0.3)
         getattr(built.criterion, "set_num_updates", int)(update)
         torch.manual_seed(7)
-        loss, sample_size, log = built.criterion(built.model, batch(built.task, sentences(LENGTHS)))
+        loss, sample_size, log = built.criterion(built.model, batch_of(built))
         loss.backward()
         assert log.get("n_replaced", 0) == 0 or update == 3
         gradient = {n: p.grad for n, p in built.model.named_parameters()}
@@ -228,7 +220,7 @@ def test_evaluation_is_the_plain_loss_on_gold_inputs(build, strategy):
     logs = []
     for flags in (STRATEGIES[strategy], "--criterion label_smoothed_cross_entropy"):
         built = build(f"{TRANSFORMER} {flags} --report-accuracy", dropout=0.3)
-        sample = batch(built.task, sentences(LENGTHS))
+        sample = batch_of(built)
         _, sample_size, log = built.task.valid_step(sample, built.model, built.criterion.eval())
         logs.append((sample_size, *(float(log[key]) for key in ("loss", "nll_loss", "n_correct", "total", "ntokens"))))
     assert logs[0] == logs[1]

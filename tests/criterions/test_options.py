@@ -23,6 +23,11 @@ ANCHORED = "--criterion gift_risk --anchor kl --anchor-weight"
     "flags, option, value, way_out",
     [
         # what one of them does not allow
+        ("--criterion gift_auxiliary --auxiliary-ratio 1.5", "--auxiliary-ratio", "1.5", "between 0 and 1"),
+        ("--criterion gift_auxiliary --auxiliary-ratio nan", "--auxiliary-ratio", "nan", "between 0 and 1"),
+        ("--criterion gift_recurrent --passes 0", "--passes", "0", "1 or more"),
+        ("--criterion gift_standard --label-smoothing -1", "--label-smoothing", "-1", "between 0 and 1"),
+        ("--criterion gift_standard --ignore-prefix-size -1", "--ignore-prefix-size", "-1", "0 or more"),
         ("--criterion gift_recurrent --gold-ratio square:1:0:9", "--gold-ratio", "square:1:0:9", "exponential"),
         ("--criterion gift_recurrent --gold-ratio linear:1:2:9", "--gold-ratio", "linear:1:2:9", "between 0 and 1"),
         ("--criterion gift_risk --generate-ratio x", "--generate-ratio", "x", "linear:1:0.5:10000"),

@@ -8,12 +8,13 @@ from fairseq.logging import metrics
 FLAGS = f"{TRANSFORMER} --dropout 0.3 --disable-validation --max-tokens 40"
 SAVING = "--save-interval-updates 5 --keep-interval-updates 1"
 SHARE = "--generate-ratio 0.3 --mle-weight 0.2"
-LOGGED = ("loss", "nll_loss", "replaced", "risk", "candidates", "right_tokens", "gnorm")
+LOGGED = ("loss", "nll_loss", "replaced", "risk", "candidates", "right_tokens", "anchor", "gnorm")
 CONTINUED = {
     "generative": "--criterion gift_generative --generate-ratio 0.3",
     "recurrent": "--criterion gift_recurrent --gold-ratio linear:1:0:8 --choose sample",
     "oracle": f"--criterion gift_generative --targets oracle --choose sample {SHARE}",
     "risk": f"--criterion gift_risk {SHARE}",
+    "regularised": "--criterion gift_recurrent --anchor l2 --anchor-weight 0.1 --finetune-from-model",
 }
 
 
@@ -22,8 +23,11 @@ CONTINUED = {
 @pytest.mark.parametrize("strategy", CONTINUED)
 def test_resumed_equals_never_stopped(binarized, tmp_path, strategy, task):
     """Weights, the optimizer's state and what every update logs. It stops at update 5; 3 and 6 generate, counted
-    afresh they would be 3 and 8."""
-    flags = f"{FLAGS} {SAVING} {CONTINUED[strategy]} --task {task}"
+    afresh they would be 3 and 8. The initial model is that of the file again."""
+    flags = f"{FLAGS} {SAVING} --task {task} {CONTINUED[strategy]}"
+    if strategy == "regularised":
+        fairseq_train(binarized, tmp_path / "start", f"{FLAGS} --criterion gift_standard --max-update 1")
+        flags += f" {tmp_path / 'start' / 'checkpoint_last.pt'}"
     lines = {}
     for run, updates in (("whole", 9), ("parts", 5), ("parts", 9)):
         metrics.reset()  # as a new process has it

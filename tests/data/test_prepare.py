@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import time
+from types import SimpleNamespace
 
 import language as toy_language
 import pytest
@@ -53,11 +54,9 @@ def splits(folder):
 
 def prepared(folder, out, subword="sentencepiece", tokenizer="none", limits=(), **what):
     """All stages but that of fairseq-preprocess."""
-    found = dict(zip(("train", "valid", "tests"), (folder / "train", folder / "valid", [folder / "test"])))
     segmentation = Segmentation("en", "de", tokenizer, subword=subword)
-    preparation = prepare.Preparation(
-        **{**found, "vocab_size": 30, **what}, out=out, segmentation=segmentation, limits=prepare.Limits(*limits)
-    )
+    what = {"tests": [folder / "test"], "vocab_size": 30, "limits": prepare.Limits(*limits), **what}
+    preparation = prepare.Preparation(folder / "train", folder / "valid", out=out, segmentation=segmentation, **what)
     for stage in (prepare.clean, prepare.learn, prepare.apply):
         stage(preparation)
 
@@ -100,36 +99,26 @@ def test_carriage_returns_and_control_characters_are_taken_out_and_told(corpus, 
     ]
 
 
-def broken(corpus, name, content):
-    (corpus / name).write_bytes(content)
+MISTAKES = [  # files with another content, or gone
+    ({"train.de": b"eins\nzwei\n"}, "train.de ends after line 2, but .*train.en goes on"),
+    ({"valid.de": b"eins\nzwei\n"}, "valid.en ends after line 1, but .*valid.de goes on"),
+    ({"test.en": b"", "test.de": b""}, "test.en is empty"),
+    ({"test.de": b"eins\n \n"}, "test.de, line 2 has no text"),
+    ({"valid.en": b"caf\xe9\n"}, "valid.en, line 1 is not UTF-8: .* at byte 4"),
+    ({"train.en": b"\n" * 7}, "no pair is left: 7 read, 7 empty"),
+    ({"test.de": None}, "--test is .*test, but there is neither .*test.de nor"),
+    ({"train.de": None, "train.de.gz": gzip.compress(b"eins\n" * 7)[:-9]}, "train.de.gz cannot be read to its end"),
+    ({"train.de": None, "train.de.gz": b"eins\n"}, "train.de.gz cannot be read to its end: Not a gzipped file"),
+]
 
 
-MISTAKES = {
-    "shorter": (lambda c: broken(c, "train.de", b"eins\nzwei\n"), "train.de ends after line 2, but .*train.en goes on"),
-    "longer": (lambda c: broken(c, "valid.de", b"eins\nzwei\n"), "valid.en ends after line 1, but .*valid.de goes on"),
-    "empty": (lambda c: [broken(c, f"test.{la}", b"") for la in ("en", "de")], "test.en is empty"),
-    "blank test line": (lambda c: broken(c, "test.de", b"eins\n \n"), "test.de, line 2 has no text"),
-    "no UTF-8": (lambda c: broken(c, "valid.en", b"caf\xe9\n"), "valid.en, line 1 is not UTF-8: .* at byte 4"),
-    "nothing left": (lambda c: broken(c, "train.en", b"\n" * 7), "no pair is left: 7 read, 7 empty"),
-    "missing": (lambda c: (c / "test.de").unlink(), "--test is .*test, but there is neither .*test.de nor"),
-    "truncated": (
-        lambda c: [(c / "train.de").unlink(), broken(c, "train.de.gz", gzip.compress(b"eins\n" * 7)[:-9])],
-        "train.de.gz cannot be read to its end",
-    ),
-    "no gzip": (
-        lambda c: [(c / "train.de").unlink(), broken(c, "train.de.gz", b"eins\n")],
-        "train.de.gz cannot be read to its end: Not a gzipped file",
-    ),
-}
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_bad_text_is_one_sentence_with_file_and_line(corpus, tmp_path, mistake):
-    make, sentence = MISTAKES[mistake]
-    make(corpus)
+@pytest.mark.parametrize("files, sentence", MISTAKES)
+def test_bad_text_is_one_sentence_with_file_and_line(corpus, tmp_path, files, sentence):
+    for name, content in files.items():
+        (corpus / name).unlink() if content is None else (corpus / name).write_bytes(content)
     assert re.search(sentence, error_of("prepare", *splits(corpus), "--out", tmp_path / "out", "--workers", 1))
     assert not list(tmp_path.rglob("*.partial*")) and not (tmp_path / "out" / "done" / "clean").exists()
-    assert not list(tmp_path.glob("out/clean/test.*")) or mistake == "truncated"
+    assert not list(tmp_path.glob("out/clean/test.*"))
 
 
 @pytest.mark.parametrize(
@@ -162,17 +151,9 @@ def test_more_pieces_than_the_text_has(corpus, tmp_path):
 def test_no_more_is_read_ahead_than_said():
     """A pool's own imap would read the whole corpus while the first chunk is worked on."""
     read = []
-
-    class Pool:
-        def apply_async(self, work, arguments):
-            class Result:
-                def get(self):
-                    return work(*arguments)
-
-            return Result()
-
+    pool = SimpleNamespace(apply_async=lambda work, words: SimpleNamespace(get=lambda: work(*words)))
     items = (read.append(number) or number for number in range(100))
-    results = prepare.in_order(Pool(), lambda number: number * number, items, ahead=5)
+    results = prepare.in_order(pool, lambda number: number * number, items, ahead=5)
     for number in range(100):
         assert next(results) == number * number
         assert len(read) <= number + 6
@@ -192,11 +173,9 @@ def test_decoding_undoes_encoding(tmp_path, subword, tokenizer):
         segmenter = Segmenter(tmp_path / "out", language)
         pieces = [segmenter.encode(line) for line in side]
         assert pieces == (tmp_path / "out" / "pieces" / f"train.{language}").read_text().splitlines()
-        expected = list(side)
-        if tokenizer == "moses":
-            expected = [line.replace("“", '"').replace("”", '"') for line in side]
-        elif tokenizer == "moses-bare":  # Moses' detokenizer does not know that this mark closes
-            expected = [line.replace("”", " ”") for line in side]
+        # Moses' detokenizer does not know that this mark closes
+        opens, closes = {"moses": ('"', '"'), "moses-bare": ("“", " ”"), "none": ("“", "”")}[tokenizer]
+        expected = [line.replace("“", opens).replace("”", closes) for line in side]
         assert [segmenter.decode(line) for line in pieces] == expected
 
 
@@ -241,9 +220,8 @@ def test_subwords_and_dictionary_of_another_model(corpus, tmp_path, subword):
     prepared(corpus, tmp_path / "two", subword, subword_model=model, dictionary=tmp_path / "dict")
     assert (tmp_path / "two" / model.name).read_bytes() == model.read_bytes()
     assert (tmp_path / "two" / "dictionary.txt").read_text() == "ein 3\n"
-    assert (tmp_path / "two" / "pieces" / "test.de").read_text() == (
-        tmp_path / "one" / "pieces" / "test.de"
-    ).read_text()
+    one, two = ((tmp_path / out / "pieces" / "test.de").read_text() for out in ("one", "two"))
+    assert one == two
 
 
 @pytest.mark.system
@@ -305,9 +283,9 @@ def test_the_command_resumes_by_what_was_meant(corpus, tmp_path, monkeypatch, ca
 
 
 def files(folder):
-    kept = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in ("run.json", "lock")]
-    kept = [path for path in kept if path.suffix != ".log"]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in kept}
+    """What is in them, by name; without those that tell when and by what they were made."""
+    kept = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".log")
+    return {str(p.relative_to(folder)): p.read_bytes() for p in kept if p.name not in ("run.json", "lock")}
 
 
 @pytest.mark.system
@@ -326,19 +304,20 @@ def test_killed_at_any_moment_it_ends_in_the_same_files(tmp_path):
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
 
-    whole = start(tmp_path / "whole")
+    def finish(out):
+        process = start(out)
+        _, said = process.communicate()
+        assert process.returncode == 0, said
+
     begun = time.monotonic()
-    _, said = whole.communicate()
-    assert whole.returncode == 0, said
+    finish(tmp_path / "whole")
     seconds = time.monotonic() - begun
     for share in (0.3, 0.5, 0.7, 0.85):
         stopped = start(tmp_path / "stopped")
         time.sleep(share * seconds)
         os.killpg(stopped.pid, signal.SIGKILL)
         stopped.communicate()
-    last = start(tmp_path / "stopped")
-    _, said = last.communicate()
-    assert last.returncode == 0, said
+    finish(tmp_path / "stopped")
     once, again = files(tmp_path / "whole"), files(tmp_path / "stopped")
     assert once.keys() == {name for name in again if ".partial" not in name}
     assert {name: again[name] for name in once} == once

@@ -65,10 +65,8 @@ def test_peers_have_the_loss_of_the_strategy(peer):
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
-        (["--rounds", "0"], "--rounds is '0', but must be a whole number, 1 or more"),
         (["--length", "1"], "--length is '1', but must be a whole number, 2 or more"),
         (["--json", "no such folder/x.json"], "--json is no such folder/x.json, but its folder does not exist"),
-        (["--batches", "4", "0"], "--batches is '0', but must be a whole number, 1 or more"),
     ],
 )
 def test_bad_options(arguments, sentence):

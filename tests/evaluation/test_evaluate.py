@@ -11,41 +11,37 @@ from gift_fairseq.errors import UserError
 from gift_fairseq.evaluation import scores
 
 
-def test_scores_by_hand():
-    perfect = ["Ein Haus steht dort.", "Das ist gut."]
-    score = scores.bleu(perfect, [perfect])
-    assert score["bleu"] == pytest.approx(100) and "tok:13a" in score["signature"] and "nrefs:1" in score["signature"]
-    two = scores.bleu(perfect, [["Ein Haus steht dort.", "x"], ["x", "Das ist gut."]])
-    assert two["bleu"] > scores.bleu(perfect, [["Ein Haus steht dort.", "x"]])["bleu"] and "nrefs:2" in two["signature"]
-    with pytest.raises(UserError, match="1 hypotheses, but 2 references"):
-        scores.bleu(["a"], [["a", "b"]])
-
-
 def test_each_metric_by_hand():
     """BLEU from its four precisions 4/5, 3/4, 2/3, 1/2; TER: a substitution and an insertion, then one shift."""
-    score = scores.bleu(["a b c d e"], [["a b c d f"]])
+    score = scores.corpus_scores(["a b c d e"], [["a b c d f"]])
     assert score["bleu"] == pytest.approx(100 * (4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25)
-    assert scores.bleu(["a b c d"], [["a b c d e"]])["length_ratio"] == pytest.approx(4 / 5)
-    assert scores.chrf_and_ter(["a b c d"], [["a b c e f"]])["ter"] == pytest.approx(100 * 2 / 5)
-    other = scores.chrf_and_ter(["d a b c"], [["a b c d"]])
+    assert scores.corpus_scores(["a b c d"], [["a b c d e"]])["length_ratio"] == pytest.approx(4 / 5)
+    assert scores.corpus_scores(["a b c d"], [["a b c e f"]])["ter"] == pytest.approx(100 * 2 / 5)
+    other = scores.corpus_scores(["d a b c"], [["a b c d"]])
     assert other["ter"] == pytest.approx(100 * 1 / 4) and "tok:tercom" in other["ter_signature"]
     # one of two letters, none of one pair of letters; the mean over the lengths there are
-    assert scores.chrf_and_ter(["ab"], [["ac"]])["chrf"] == pytest.approx(100 * (1 / 2 + 0) / 2)
+    assert scores.corpus_scores(["ab"], [["ac"]])["chrf"] == pytest.approx(100 * (1 / 2 + 0) / 2)
     assert other["chrf_signature"].startswith("nrefs:1|case:mixed|eff:yes|nc:6|nw:0")
 
 
 def test_scores_are_sacrebleus_own():
     hypotheses = [f"the {word} sat on the mat , number {i}" for i, word in enumerate(["cat", "dog", "red fox"] * 5)]
     references = [[f"the {w} lay on a mat, number {i}" for i in range(15)] for w in ("cat", "dog")]
-    found = {**scores.bleu(hypotheses, references), **scores.chrf_and_ter(hypotheses, references)}
+    found = scores.corpus_scores(hypotheses, references)
     assert found["bleu"] == sacrebleu.corpus_bleu(hypotheses, references).score
     assert found["chrf"] == sacrebleu.corpus_chrf(hypotheses, references).score
     assert found["ter"] == sacrebleu.corpus_ter(hypotheses, references).score
     said = sacrebleu.BLEU().corpus_score(hypotheses, references, n_bootstrap=1000).format()
     assert f"± {found['bleu_ci']:.2f})" in said and found["bleu_ci"] > 0
-    assert "bs:1000|seed:12345" in found["signature"] and "nrefs:2" in found["ter_signature"]
+    assert (
+        "bs:1000|seed:12345" in found["signature"]
+        and "tok:13a" in found["signature"]
+        and "nrefs:2" in found["ter_signature"]
+    )
     with pytest.raises(UserError, match="there are no hypotheses"):
-        scores.bleu([], [[]])
+        scores.corpus_scores([], [[]])
+    with pytest.raises(UserError, match="1 hypotheses, but 2 references"):
+        scores.corpus_scores(["a"], [["a", "b"]])
 
 
 def test_repetition_by_hand():
@@ -73,7 +69,7 @@ def test_compounds_are_split_as_the_literature_does():
     split = "Der E ##AT##-##AT## Mail ##AT##-##AT## {} ( neu ) ist gut ."
     expected = sacrebleu.corpus_bleu([split.format("Dienst")], [[split.format("Server")]], tokenize="none", force=True)
     assert scores.compound_split_bleu(hypotheses, [references], "de") == pytest.approx(expected.score)
-    assert expected.score > scores.bleu(hypotheses, [references])["bleu"]
+    assert expected.score > scores.corpus_scores(hypotheses, [references])["bleu"]
 
 
 @pytest.fixture
@@ -103,6 +99,8 @@ def test_bad_options(data, arguments, sentence):
 
 
 def test_a_run_that_generated_nothing(data, tmp_path):
+    with pytest.raises(UserError, match="has no raw/testsets.txt: prepare the data"):
+        testsets.names(tmp_path)
     with pytest.raises(UserError, match="has no generate/TESTSET.SEARCH.txt"):
         scores.write_scores(tmp_path, data)
     (tmp_path / "generate").mkdir()

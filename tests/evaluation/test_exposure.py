@@ -137,14 +137,6 @@ def test_the_whole_measurement_against_the_loop(learnt):
     assert_same(exposure.report(*learnt.read_both(max_tokens=30), POSITIONS), expected)
 
 
-def test_batches_and_padding_change_nothing(learnt):
-    one_by_one, at_once = learnt.read_both(max_tokens=1), learnt.read_both(max_tokens=10_000)
-    for single, batched in zip(one_by_one, at_once):
-        assert single.counted.equal(batched.counted)
-        for part, other in zip(single[1:], batched[1:]):
-            torch.testing.assert_close(part[single.counted], other[single.counted], rtol=1e-9, atol=1e-9)
-
-
 def test_a_hypothesis_that_is_the_reference(learnt):
     """Its free-running steps are the teacher-forced ones, of sets of one token and all right; nothing exceeds."""
     dataset, task = learnt.dataset, learnt.task

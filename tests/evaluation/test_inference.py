@@ -7,7 +7,6 @@ import sys
 
 import language as toy_language
 import pytest
-import torch
 from conftest import error_of, fairseq_generate, fairseq_train, gift, lines_of, run_tool
 from fairseq_cli import generate
 
@@ -146,8 +145,6 @@ def test_a_line_for_a_line(trained, monkeypatch, capsys):
         (b"good\ncaf\xe9\n", [], "line 2 is not UTF-8: .* at byte 4"),
         (b"dog\n" * 3 + b"dog " * 99, [], "line 4 has .* subwords, but the model takes at most 59"),
         (b"", ["--nbest", "6"], "--nbest is 6, but must not be above the beam size, 5"),
-        (b"", ["--beam", "1"], "--beam is '1', but must be a whole number, 2 or more"),
-        (b"", ["--buffer", "0"], "--buffer is '0', but must be a whole number, 1 or more"),
     ],
 )
 def test_bad_input(trained, monkeypatch, text, more, sentence):
@@ -173,13 +170,3 @@ def test_bad_folder(tmp_path):
 def test_bad_flags(trained, flags, sentence):
     _, data, checkpoint = trained
     assert sentence in error_of("evaluate", "--data", data, checkpoint, "--", *flags)
-
-
-@pytest.mark.cli
-def test_a_checkpoint_of_another_vocabulary(trained, tmp_path):
-    _, data, checkpoint = trained
-    state = torch.load(checkpoint)
-    state["model"] = {**state["model"], "encoder.embed_tokens.weight": torch.zeros(5, 32)}
-    torch.save(state, tmp_path / "other.pt")
-    message = error_of("inference", "--data", data, "--checkpoint", tmp_path / "other.pt")
-    assert "--checkpoint is " in message and "has a vocabulary of 5" in message

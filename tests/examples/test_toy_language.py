@@ -38,68 +38,51 @@ def phrase(det, adjectives, noun, count=1):
 
 
 @pytest.mark.parametrize(
-    "det, adjectives, noun, count, case, english, german",
+    "det, adjectives, noun, count, english, german",  # nominative, accusative, dative
     [
         # weak endings, after der and dieser and jeder
-        ("the", "old", "man", 1, "nom", "the old man", "der alte Mann"),
-        ("the", "old", "man", 1, "acc", "the old man", "den alten Mann"),
-        ("the", "old", "man", 1, "dat", "the old man", "dem alten Mann"),
-        ("the", "young", "woman", 1, "nom", "the young woman", "die junge Frau"),
-        ("the", "young", "woman", 1, "acc", "the young woman", "die junge Frau"),
-        ("the", "young", "woman", 1, "dat", "the young woman", "der jungen Frau"),
-        ("the", "small", "child", 1, "nom", "the small child", "das kleine Kind"),
-        ("the", "small", "child", 1, "acc", "the small child", "das kleine Kind"),
-        ("the", "small", "child", 1, "dat", "the small child", "dem kleinen Kind"),
-        ("the", "small", "child", "many", "acc", "the small children", "die kleinen Kinder"),
-        ("the", "small", "child", "many", "dat", "the small children", "den kleinen Kindern"),
-        ("this", "dark", "forest", 1, "acc", "this dark forest", "diesen dunklen Wald"),
-        ("this", "new", "book", 1, "nom", "this new book", "dieses neue Buch"),
-        ("this", "new", "lamp", "many", "nom", "these new lamps", "diese neuen Lampen"),
-        ("every", "tired", "child", 1, "nom", "every tired child", "jedes müde Kind"),
+        ("the", "old", "man", 1, "the old man", "der alte Mann/den alten Mann/dem alten Mann"),
+        ("the", "young", "woman", 1, "the young woman", "die junge Frau/der jungen Frau"),
+        ("the", "small", "child", 1, "the small child", "das kleine Kind/dem kleinen Kind"),
+        ("the", "small", "child", "many", "the small children", "die kleinen Kinder/den kleinen Kindern"),
+        ("this", "dark", "forest", 1, "this dark forest", "dieser dunkle Wald/diesen dunklen Wald/diesem dunklen Wald"),
+        ("this", "new", "lamp", "many", "these new lamps", "diese neuen Lampen/diesen neuen Lampen"),
+        ("every", "tired", "child", 1, "every tired child", "jedes müde Kind/jedem müden Kind"),
         # mixed endings, after ein and kein and possessives
-        ("a", "red", "hat", 1, "nom", "a red hat", "ein roter Hut"),
-        ("a", "red", "hat", 1, "acc", "a red hat", "einen roten Hut"),
-        ("a", "red", "hat", 1, "dat", "a red hat", "einem roten Hut"),
-        ("a", "expensive", "book", 1, "acc", "an expensive book", "ein teures Buch"),
-        ("a", "old", "clock", 1, "dat", "an old clock", "einer alten Uhr"),
-        ("no", "big", "chair", 1, "acc", "no big chair", "keinen großen Stuhl"),
-        ("no", "new", "chair", "many", "acc", "no new chairs", "keine neuen Stühle"),
-        ("my", "old", "aunt", 1, "nom", "my old aunt", "meine alte Tante"),
-        ("our", "small", "horse", 1, "nom", "our small horse", "unser kleines Pferd"),
-        ("their", "friendly", "dog", "many", "dat", "their friendly dogs", "ihren freundlichen Hunden"),
-        ("her", "tall", "brother", 1, "acc", "her tall brother", "ihren großen Bruder"),
-        ("his", "sick", "daughter", 3, "dat", "his three sick daughters", "seinen drei kranken Töchtern"),
+        ("a", "red", "hat", 1, "a red hat", "ein roter Hut/einen roten Hut/einem roten Hut"),
+        ("a", "expensive", "book", 1, "an expensive book", "ein teures Buch/einem teuren Buch"),
+        ("a", "old", "clock", 1, "an old clock", "eine alte Uhr/einer alten Uhr"),
+        ("no", "new", "chair", "many", "no new chairs", "keine neuen Stühle/keinen neuen Stühlen"),
+        ("our", "small", "horse", 1, "our small horse", "unser kleines Pferd/unserem kleinen Pferd"),
+        ("her", "tall", "brother", 1, "her tall brother", "ihr großer Bruder/ihren großen Bruder/ihrem großen Bruder"),
+        ("his", "sick", "son", 3, "his three sick sons", "seine drei kranken Söhne/seinen drei kranken Söhnen"),
         # strong endings, after no article, a number or a genitive
-        ("", "cold", "milk", 1, "acc", "cold milk", "kalte Milch"),
-        ("", "warm", "water", 1, "dat", "warm water", "warmem Wasser"),
-        ("", "good", "coffee", 1, "acc", "good coffee", "guten Kaffee"),
-        ("", "good", "beer", 1, "nom", "good beer", "gutes Bier"),
-        ("", "old", "house", 23, "acc", "twenty-three old houses", "dreiundzwanzig alte Häuser"),
-        ("", "old", "house", 23, "dat", "twenty-three old houses", "dreiundzwanzig alten Häusern"),
-        ("", "old", "book", "43", "acc", "43 old books", "43 alte Bücher"),
-        ("a", "small red", "bag", "many", "dat", "small red bags", "kleinen roten Taschen"),
-        ("Anna", "old", "brother", 1, "nom", "Anna's old brother", "Annas alter Bruder"),
-        ("Anna", "old", "brother", 1, "dat", "Anna's old brother", "Annas altem Bruder"),
+        ("", "cold", "milk", 1, "cold milk", "kalte Milch/kalter Milch"),
+        ("", "warm", "water", 1, "warm water", "warmes Wasser/warmem Wasser"),
+        ("", "good", "coffee", 1, "good coffee", "guter Kaffee/guten Kaffee/gutem Kaffee"),
+        ("", "old", "house", 23, "twenty-three old houses", "dreiundzwanzig alte Häuser/dreiundzwanzig alten Häusern"),
+        ("", "old", "book", "43", "43 old books", "43 alte Bücher/43 alten Büchern"),
+        ("a", "small red", "bag", "many", "small red bags", "kleine rote Taschen/kleinen roten Taschen"),
+        ("Anna", "old", "brother", 1, "Anna's old brother", "Annas alter Bruder/Annas alten Bruder/Annas altem Bruder"),
         # dative plural without another n
-        ("the", "quiet", "park", "many", "dat", "the quiet parks", "den ruhigen Parks"),
-        ("the", "happy", "girl", "many", "dat", "the happy girls", "den glücklichen Mädchen"),
+        ("the", "quiet", "park", "many", "the quiet parks", "die ruhigen Parks/den ruhigen Parks"),
+        ("the", "happy", "girl", "many", "the happy girls", "die glücklichen Mädchen/den glücklichen Mädchen"),
     ],
 )
-def test_noun_phrase(det, adjectives, noun, count, case, english, german):
-    made = phrase(det, adjectives, noun, count)
-    assert (made.en, made.german[case]) == (english, german)
+def test_noun_phrase(det, adjectives, noun, count, english, german):
+    """One form for nominative and accusative where they are the same."""
+    made, (nominative, *accusative, dative) = phrase(det, adjectives, noun, count), german.split("/")
+    assert made.en == english and (made.german["nom"], made.german["dat"]) == (nominative, dative)
+    assert made.german["acc"] == (accusative or [nominative])[0]
 
 
 @pytest.mark.parametrize(
     "number, english, german",
     [
-        (2, "two", "zwei"),
         (16, "sixteen", "sechzehn"),
         (17, "seventeen", "siebzehn"),
         (21, "twenty-one", "einundzwanzig"),
         (30, "thirty", "dreißig"),
-        (37, "thirty-seven", "siebenunddreißig"),
-        (66, "sixty-six", "sechsundsechzig"),
         (70, "seventy", "siebzig"),
         (100, "one hundred", "einhundert"),
         (101, "one hundred and one", "einhunderteins"),
@@ -118,15 +101,12 @@ def test_numbers(number, english, german):
         ("in", "dat", "the", "old", "kitchen", "in der alten Küche"),
         ("in", "acc", "the", "dark", "forest", "in den dunklen Wald"),
         ("in", "acc", "the", "old", "house", "ins alte Haus"),
-        ("in", "dat", "a", "small", "village", "in einem kleinen Dorf"),
-        ("in", "dat", "this", "", "room", "in diesem Zimmer"),
         ("an", "dat", "the", "", "beach", "am Strand"),
         ("an", "acc", "the", "", "dog", "an den Hund"),
         ("zu", "dat", "the", "new", "station", "zum neuen Bahnhof"),
         ("zu", "dat", "the", "", "school", "zur Schule"),
         ("von", "dat", "the", "", "market", "vom Markt"),
         ("aus", "dat", "the", "", "forest", "aus dem Wald"),
-        ("auf", "dat", "the", "", "market", "auf dem Markt"),
         ("durch", "acc", "the", "", "park", "durch den Park"),
         ("für", "acc", "my", "old", "uncle", "für meinen alten Onkel"),
         ("mit", "dat", "his", "", "sister", "mit seiner Schwester"),
@@ -140,52 +120,24 @@ SHE = Phrase("she", "her", {"nom": "sie", "acc": "sie", "dat": "ihr"}, "3s", "he
 
 
 @pytest.mark.parametrize(
-    "tense, english, question, second, first, final",
+    "tense, english, question, finite, close, last",
     [
-        (
-            "present",
-            "she calls her brother today",
-            "does she call her brother today",
-            "sie ruft heute ihren Bruder an",
-            "ruft sie heute ihren Bruder an",
-            "sie heute ihren Bruder anruft",
-        ),
-        (
-            "past",
-            "she called her brother today",
-            "did she call her brother today",
-            "sie hat heute ihren Bruder angerufen",
-            "hat sie heute ihren Bruder angerufen",
-            "sie heute ihren Bruder angerufen hat",
-        ),
-        (
-            "must",
-            "she must call her brother today",
-            "must she call her brother today",
-            "sie muss heute ihren Bruder anrufen",
-            "muss sie heute ihren Bruder anrufen",
-            "sie heute ihren Bruder anrufen muss",
-        ),
-        (
-            "will",
-            "she will call her brother today",
-            "will she call her brother today",
-            "sie wird heute ihren Bruder anrufen",
-            "wird sie heute ihren Bruder anrufen",
-            "sie heute ihren Bruder anrufen wird",
-        ),
+        ("present", "calls", "does she call", "ruft", "an", "anruft"),
+        ("past", "called", "did she call", "hat", "angerufen", "angerufen hat"),
+        ("must", "must call", "must she call", "muss", "anrufen", "anrufen muss"),
+        ("will", "will call", "will she call", "wird", "anrufen", "anrufen wird"),
     ],
 )
-def test_the_places_of_a_separable_verb(tense, english, question, second, first, final):
+def test_the_places_of_a_separable_verb(tense, english, question, finite, close, last):
     verb, brother = conjugate(VERB["call"], tense, "3s"), phrase("her", "", "brother")
     clause = Clause(SHE, verb, brother.en, ("today", "heute"), "", brother.german["acc"])
-    assert english_clause(clause) == english
-    assert english_clause(clause, ask=True) == question
-    assert english_clause(clause, front_time=True) == f"today {english.removesuffix(' today')}"
-    assert verb_second(clause) == second
-    assert verb_second(clause, front_time=True) == f"heute {first.replace(' heute', '')}"
-    assert verb_first(clause) == first
-    assert verb_final(clause) == final
+    assert english_clause(clause) == f"she {english} her brother today"
+    assert english_clause(clause, ask=True) == f"{question} her brother today"
+    assert english_clause(clause, front_time=True) == f"today she {english} her brother"
+    assert verb_second(clause) == f"sie {finite} heute ihren Bruder {close}"
+    assert verb_second(clause, front_time=True) == f"heute {finite} sie ihren Bruder {close}"
+    assert verb_first(clause) == f"{finite} sie heute ihren Bruder {close}"
+    assert verb_final(clause) == f"sie heute ihren Bruder {last}"
 
 
 @pytest.mark.parametrize(
@@ -235,15 +187,10 @@ def test_test_and_valid_do_not_depend_on_how_large_train_is():
     assert one["train"] == other["train"][:50]
 
 
-def test_sizes(default):
-    assert {split: len(pairs) for split, pairs in default.items()} == toy_language.SIZES
-    assert len(default["train"]) >= 20000
-
-
 @pytest.mark.parametrize("side", [0, 1])
 def test_no_sentence_twice_in_or_across_splits(default, side):
-    sentences = [pair[side] for pairs in default.values() for pair in pairs]
-    assert len(set(sentences)) == len(sentences)
+    assert {split: len(pairs) for split, pairs in default.items()} == toy_language.SIZES
+    assert len({pair[side] for pairs in default.values() for pair in pairs}) == sum(toy_language.SIZES.values())
 
 
 def test_an_english_sentence_has_one_german_one():
@@ -272,13 +219,9 @@ def test_orthography(default):
             assert not re.search(r"  | ,|,,|,[^ ]|-[^a-z]", sentence), sentence
 
 
-def test_no_contraction_is_missed(default):
-    german = " ".join(pair[1].lower() for pairs in default.values() for pair in pairs)
+def test_no_contraction_is_missed_and_no_article_is_wrong(default):
+    english, german = (" ".join(pair[i].lower() for pairs in default.values() for pair in pairs) for i in (0, 1))
     assert not re.search(r"\b(in dem|an dem|von dem|zu dem|zu der|in das)\b", german)
-
-
-def test_english_articles(default):
-    english = " ".join(pair[0].lower() for pairs in default.values() for pair in pairs)
     assert not re.search(r"\ban? (\w*\d|[a-z]+-)|\ba [aeiou]|\ban [^aeiou]", english)
 
 
@@ -298,12 +241,9 @@ def test_files(tmp_path, capsys):
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
-        (["--train", "0"], "--train is '0', but must be a whole number, 1 or more"),
         (["--test-long", "-3"], "--test-long is '-3', but must be a whole number, 1 or more"),
         (["--valid", "500001"], "--valid is 500001, but must be between 1 and 500000"),
-        (["--test", "many"], "--test is 'many', but must be a whole number, 1 or more"),
         (["--seed", "-1"], "--seed is '-1', but must be a whole number, 0 or more"),
-        (["--seed", "1.5"], "--seed is '1.5', but must be a whole number, 0 or more"),
         (["--sed", "1"], "unrecognized arguments: --sed 1"),
     ],
 )
@@ -318,20 +258,17 @@ def test_a_bad_value_ends_in_one_sentence(tmp_path, arguments, sentence):
 def test_more_than_the_grammar_yields(tmp_path, monkeypatch):
     """One sentence only, in place of a grammar: the second is never found."""
     monkeypatch.setattr(toy_language, "SHORT", {lambda draw: ("a b c d e", "f g h i j"): 1.0})
-    with pytest.raises(UserError) as stop:
+    sentence = "^--train 10 with --valid 1 with --test 1 is too much: 240 tries gave 1 distinct sentences, so ask"
+    with pytest.raises(UserError, match=sentence):
         toy_language.write(str(tmp_path / "toy"), sizes={"train": 10, "valid": 1, "test": 1})
-    assert str(stop.value) == (
-        "--train 10 with --valid 1 with --test 1 is too much: 240 tries gave 1 distinct sentences, so ask for less"
-    )
     assert not (tmp_path / "toy").exists()
 
 
 def test_out_is_no_folder(tmp_path):
     taken = tmp_path / "taken"
     taken.write_text("kept")
-    with pytest.raises(UserError) as stop:
+    with pytest.raises(UserError, match="--out is .*taken, but must be a folder to write into"):
         toy_language.write(str(taken), sizes=SMALL)
-    assert f"--out is {taken}, but must be a folder to write into" in str(stop.value)
     assert taken.read_text() == "kept"
 
 

@@ -30,11 +30,7 @@ SETS = {
     "test-full.tgz": {"en": "test-full/newstest2014-deen-src.en.sgm", "de": "test-full/newstest2014-deen-ref.de.sgm"},
 }
 PLACES = {
-    "training-parallel-europarl-v7.tgz": "wmt13",
-    "training-parallel-commoncrawl.tgz": "wmt13",
-    "training-parallel-nc-v9.tgz": "wmt14",
-    "test.tgz": "wmt13",
-    "test-full.tgz": "wmt14",
+    name: "wmt14" if name in ("training-parallel-nc-v9.tgz", "test-full.tgz") else "wmt13" for name in CORPORA | SETS
 }
 
 
@@ -66,10 +62,7 @@ def archives(tmp_path_factory):
     for number, (name, member) in enumerate(CORPORA.items()):
         end = b"\n" if number == 2 else b""
         part = slice(100 * number, 100 * number + 100)
-        content = {
-            f"{member}.{language}": "\n".join(lines["train", language][part]).encode() + end
-            for language in ("en", "de")
-        }
+        content = {f"{member}.{side}": "\n".join(lines["train", side][part]).encode() + end for side in ("en", "de")}
         archive(folder / name, {**content, "README": b"x"})
     for (name, members), made_of in zip(SETS.items(), ("valid", "test")):
         sets = {language: [*lines[made_of, language], "  two\u00a0 blanks &amp; a\tquote' "] for language in members}
@@ -248,11 +241,8 @@ def test_from_the_released_model(archives, tmp_path):
     names.update({f"dict.{language}.txt": prepared / "data" / f"dict.{language}.txt" for language in ("en", "de")})
     model = "wmt16.en-de.joined-dict.transformer"
     shutil.copytree(archives.folder, tmp_path / "archives")
-    archive(
-        tmp_path / "archives" / f"{model}.tar.bz2",
-        {f"{model}/{name}": path.read_bytes() for name, path in names.items()},
-        "bz2",
-    )
+    content = {f"{model}/{name}": path.read_bytes() for name, path in names.items()}
+    archive(tmp_path / "archives" / f"{model}.tar.bz2", content, "bz2")
     # comparing is tested elsewhere: here the command only tells how it was called
     project, environment = tmp_path / "project", tmp_path / "environment"
     for folder in ("scripts", "examples"):

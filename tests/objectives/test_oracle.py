@@ -85,15 +85,6 @@ def test_by_hand(prefix, text, right):
     assert set(found) == right and len(found) == len(right)
 
 
-def test_a_set_counts_a_repeated_token_once():
-    """After a wrong first token of "A A B" the first and the second A are right: two places, one token."""
-    inputs, references = tensors([[C]], [[A, A, B]])
-    mask = oracle.optimal_next(inputs, references, PAD)
-    assert mask[0, 1].tolist() == [True, False, False, False]
-    log_probs = torch.full((1, 2, 7), 0.1, dtype=torch.float64).log()
-    assert oracle.log_mass(mask, references, log_probs).exp().tolist() == [[pytest.approx(0.1), pytest.approx(0.1)]]
-
-
 @settings(deadline=None)
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=3), st.integers(0, 1000))
 def test_mass_and_membership_against_a_loop(pairs, seed):

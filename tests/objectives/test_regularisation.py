@@ -1,7 +1,5 @@
 """Regularisation to the initial model (``--anchor``): KL divergence on gold prefixes, L2 distance of the weights."""
 
-import math
-
 import pytest
 import torch
 from conftest import (
@@ -11,15 +9,15 @@ from conftest import (
     TRANSFORMER,
     assert_same_gradient,
     batch,
+    batch_of,
     difference,
-    fairseq_train,
     lengths_for,
     loss_and_gradient,
     sentences,
 )
 from naive import gradient_of, naive_divergence
 
-from gift_fairseq.objectives.regularisation import InitialModel, kl_divergence
+from gift_fairseq.objectives.regularisation import InitialModel
 
 
 def initial_file(built, folder):
@@ -41,18 +39,6 @@ def moved(built, by=0.05, seed=8):
 def weighted(parts):
     """The sum of gradients, each with its weight."""
     return {name: sum(weight * gradient[name] for weight, gradient in parts) for name in parts[0][1]}
-
-
-def test_kl_divergence_by_hand():
-    """Of (1/2, 1/2) from (1/4, 3/4), where a token is scored; the other way around it is another number."""
-    initial, now = torch.tensor([0.5, 0.5]).log(), torch.tensor([0.25, 0.75]).log()
-    target = torch.tensor([[4, 4, 1], [4, 2, 1]])
-    lprobs = now.expand(2, 3, 2)
-    initial_lprobs = torch.stack([initial.expand(3, 2), torch.stack([initial, now, initial])])
-    each = 0.5 * math.log(2) + 0.5 * math.log(2 / 3)
-    for ignored, count in ((0, 3), (1, 1), (3, 0)):
-        found = kl_divergence(lprobs, initial_lprobs, target, 1, ignored)
-        assert found.item() == pytest.approx(count * each)
 
 
 @pytest.mark.parametrize(
@@ -77,20 +63,6 @@ def test_divergence_from_the_initial_model_equals_the_naive_loop(build, tmp_path
     assert_same_gradient(gradient, weighted([(1, plain_gradient), (0.5, naive)]), rtol=1e-6, atol=1e-8)
     _, _, log = built.criterion(built.model, sample)
     assert float(log["anchor"]) == pytest.approx(divergence.item(), rel=1e-6) and divergence > 0.01
-
-
-@pytest.mark.parametrize("anchor", ["kl", "l2"])
-def test_no_pull_at_the_start(build, tmp_path, anchor):
-    flags = f"{TRANSFORMER} {STRATEGIES['recurrent']}"
-    without = build(flags)
-    path = initial_file(without, tmp_path)
-    built = build(f"{flags} --anchor {anchor} --anchor-weight 10 --finetune-from-model {path}")
-    sample = batch(built.task, sentences(LENGTHS))
-    loss, gradient = loss_and_gradient(built, sample)
-    plain_loss, plain_gradient = loss_and_gradient(without, sample)
-    assert loss == pytest.approx(plain_loss, rel=1e-12)
-    assert_same_gradient(gradient, plain_gradient)
-    assert float(built.criterion(built.model, sample)[2]["anchor"]) == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize("architecture", ["transformer_wmt_en_de", "fconv"])
@@ -151,7 +123,7 @@ def test_the_initial_model_is_that_of_the_file_also_after_a_resume(build, tmp_pa
     path = initial_file(build(flags), tmp_path)
     flags += f" --anchor {anchor} --anchor-weight 1 --finetune-from-model {path}"
     built = moved(build(flags))
-    sample = batch(built.task, sentences(LENGTHS))
+    sample = batch_of(built)
     first, gradient = loss_and_gradient(built, sample)
     moved(built, seed=9)
     further, _ = loss_and_gradient(built, sample)
@@ -169,7 +141,7 @@ def test_the_initial_model_is_seen_by_no_optimizer_and_no_checkpoint(build, tmp_
     path = initial_file(build(flags), tmp_path)
     built = build(f"{flags} --anchor kl --anchor-weight 1 --finetune-from-model {path}")
     before = built.model.state_dict().keys()
-    loss_and_gradient(built, batch(built.task, sentences(LENGTHS)))
+    loss_and_gradient(built, batch_of(built))
     assert built.criterion.regularisation._initial is not None
     assert list(built.criterion.parameters()) == [] and not built.criterion.state_dict()
     assert built.model.state_dict().keys() == before
@@ -183,7 +155,7 @@ def test_the_initial_model_has_no_dropout_and_draws_nothing(build, tmp_path):
     path = initial_file(build(flags, seed=2), tmp_path)
     built = build(flags, dropout=0.3)
     anchors = (f"--anchor {name} --anchor-weight 1 --finetune-from-model {path}" for name in ("l2", "kl"))
-    sample, streams = batch(built.task, sentences(LENGTHS)), []
+    sample, streams = batch_of(built), []
     for each in (built, *(build(f"{flags} {anchor}", dropout=0.3) for anchor in anchors)):
         torch.manual_seed(3)
         loss_and_gradient(each, sample)
@@ -200,30 +172,8 @@ def test_the_pull_is_only_where_generated_prefixes_are_read(build, tmp_path):
     path = initial_file(build(f"{TRANSFORMER} {flags}", seed=2), tmp_path)
     anchor = f"--mle-weight 0.3 --anchor l2 --anchor-weight 9 --finetune-from-model {path}"
     built, standard = build(f"{TRANSFORMER} {flags} {anchor}"), build(f"{TRANSFORMER} {STRATEGIES['standard']}")
-    sample = batch(built.task, sentences(LENGTHS))
+    sample = batch_of(built)
     plain = loss_and_gradient(standard, sample)
     loss, gradient = loss_and_gradient(built, sample, update_num=0)
     assert loss == plain[0] and difference(gradient, plain[1]) == 0
     assert loss_and_gradient(built, sample, update_num=1)[0] > loss + 100
-
-
-@pytest.mark.cli
-def test_resumed_with_regularisation_equals_never_stopped(binarized, tmp_path):
-    """The file is asked again after a resume; what is saved is an ordinary checkpoint."""
-    flags = f"{TRANSFORMER} --dropout 0.3 --disable-validation --max-tokens 40 --task translation"
-    fairseq_train(binarized, tmp_path / "start", f"{flags} --criterion gift_standard --max-update 2")
-    start = tmp_path / "start" / "checkpoint_last.pt"
-    flags += (
-        f" --criterion gift_recurrent --gold-ratio 0.5 --anchor l2 --anchor-weight 0.1 --finetune-from-model {start}"
-    )
-    lines = fairseq_train(binarized, tmp_path / "whole", f"{flags} --max-update 4")
-    fairseq_train(binarized, tmp_path / "parts", f"{flags} --max-update 2")
-    fairseq_train(binarized, tmp_path / "parts", f"{flags} --max-update 4")
-    whole, parts, begun = (
-        torch.load(folder / "checkpoint_last.pt") for folder in (tmp_path / "whole", tmp_path / "parts", start.parent)
-    )
-    for name, weights in whole["model"].items():
-        assert torch.equal(weights, parts["model"][name]), name
-    assert whole["model"].keys() == begun["model"].keys() and not whole["criterion"]
-    distances = [line["anchor"] for line in lines if "anchor" in line]
-    assert distances[0] == 0 < distances[1] < distances[-1]

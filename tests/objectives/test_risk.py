@@ -20,11 +20,10 @@ from conftest import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from naive import EOS, PAD, encode, log_probability, naive_cost, naive_expected, own_length
+from naive import EOS, encode, log_probability, naive_cost, naive_expected, own_length
 
 from gift_fairseq.objectives.risk import expected_cost, minimum_risk
 from gift_fairseq.prefixes.candidates import first_of_equals
-from gift_fairseq.prefixes.source import Prefixes
 
 RISK = "--criterion gift_risk --generate-ratio 1 --risk-cost chrf"
 
@@ -218,50 +217,6 @@ def test_gradient_equals_the_naive_loop(build, architecture, flags, options):
     assert float(log["risk"]) == pytest.approx(sum(risks), rel=1e-6) and int(log["n_risk"]) == len(pairs)
     assert float(log["nll_loss"]) == pytest.approx(sum(nlls), rel=1e-9)
     assert int(log["n_candidates"]) == sum(map(len, candidates))
-
-
-def test_small_alpha_is_reinforce_with_the_mean_as_its_baseline(build):
-    built = often_ending(build(f"{TRANSFORMER} {RISK} --risk-alpha 1e-7"))
-    pairs, seen = in_batch_order(sentences(LENGTHS)), prefixes_of(built)
-    torch.manual_seed(5)
-    _, gradient = loss_and_gradient(built, batch(built.task, pairs))
-    built.model.zero_grad()
-    for (source, target), own in zip(pairs, of_each(seen[0], len(pairs))):
-        encoder_out = encode(built.model, source)
-        costs = [naive_cost(tokens, target.tolist()) for tokens in own]
-        lprobs = [log_probability(built.model, encoder_out, tokens) for tokens in own]
-        advantages = [cost - sum(costs) / len(costs) for cost in costs]
-        (len(target) * sum(a * lprob for a, lprob in zip(advantages, lprobs)) / len(own)).backward()
-    naive = {n: p.grad for n, p in built.model.named_parameters()}
-    assert_same_gradient(gradient, naive, rtol=1e-4, atol=1e-5)
-
-
-def test_equal_costs_have_no_gradient(build, monkeypatch):
-    built = build(f"{TRANSFORMER} {RISK} --risk-alpha 1")
-    monkeypatch.setattr(built.criterion.objective.cost, "costs", lambda hypotheses, _: [0.3] * len(hypotheses))
-    sample = batch(built.task, sentences(LENGTHS))
-    _, gradient = loss_and_gradient(built, sample)
-    assert float(built.criterion(built.model, sample)[2]["risk"]) == pytest.approx(0.3 * len(LENGTHS))
-    assert max(part.abs().max().item() for part in gradient.values()) < 1e-12
-
-
-def test_probability_leaves_out_padding_and_the_ignored_prefix(build):
-    """Two hypotheses of a sentence of two scored tokens: by what each token is pulled."""
-    objective = build(f"{TRANSFORMER} {RISK} --ignore-prefix-size 1").criterion.objective
-    draw = torch.Generator().manual_seed(1)
-    lprobs = torch.randn(2, 4, 8, generator=draw, dtype=torch.float64).log_softmax(-1).requires_grad_()
-    tokens, target = torch.tensor([[6, 4, 7, PAD], [6, 5, PAD, PAD]]), torch.tensor([[6, 4, EOS]])
-    loss, nll, log, shown = objective(lprobs, Prefixes(tokens, tokens, torch.tensor([0, 0]), {}), None, target)
-    each = torch.stack([lprobs[0, 1, 4] + lprobs[0, 2, 7], lprobs[1, 1, 5]]).detach()
-    q = (0.005 * each).softmax(0)
-    costs = torch.tensor([naive_cost(row, [4, EOS]) for row in ([4, 7], [5])], dtype=torch.float64)
-    assert costs[1] - costs[0] > 0.1 and log["risk"].item() == pytest.approx((q * costs).sum().item())
-    assert nll.item() == shown.item() == pytest.approx(-each.mean().item())
-    one, other = (2 * q * (costs - (q * costs).sum())).tolist()
-    expected = torch.zeros(2, 4, 8, dtype=torch.float64)
-    expected[0, 1, 4] = expected[0, 2, 7] = one
-    expected[1, 1, 5] = other
-    torch.testing.assert_close(torch.autograd.grad(loss, lprobs)[0], expected)
 
 
 def test_gold_is_no_candidate_twice_also_where_all_are_gold(build):

@@ -7,11 +7,11 @@ import pytest
 import torch
 from conftest import (
     ARCHITECTURES,
-    LENGTHS,
     SAMPLED,
     STRATEGIES,
     TRANSFORMER,
     batch,
+    batch_of,
     inputs_read,
     loss_and_gradient,
     sentences,
@@ -19,7 +19,6 @@ from conftest import (
 from fairseq.distributed import utils as distributed_utils
 from naive import PAD
 
-from gift_fairseq import rollout
 from gift_fairseq.prefixes.free_running import most_tokens
 
 
@@ -33,7 +32,7 @@ def test_start_symbol_and_padding_stay_and_no_special_symbol_is_generated(build,
                 parameter[:3] += 100
             if name in ("decoder.embed_tokens.weight", "decoder.output_projection.weight", "decoder.embed_out"):
                 parameter[:3] *= 30
-    sample = batch(built.task, sentences(LENGTHS))
+    sample = batch_of(built)
     gold = sample["net_input"]["prev_output_tokens"].clone()
     read, log = inputs_read(built, sample)
     assert torch.equal(sample["net_input"]["prev_output_tokens"], gold)
@@ -45,48 +44,36 @@ def test_start_symbol_and_padding_stay_and_no_special_symbol_is_generated(build,
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("strategy", ["recurrent", "generative"])
+@pytest.mark.parametrize("strategy", ["recurrent", "generative", "oracle", "risk"])
 def test_generating_leaves_everything_as_it_was(build, strategy, architecture):
-    """Training flags, random stream, what attention returns; and no dropout where tokens are generated."""
-    built = build(f"{ARCHITECTURES[architecture]} {STRATEGIES[strategy]}", dropout=0.5)
+    """Training flags, random stream, what attention returns; and no dropout where tokens are generated.
+
+    fairseq's layer-drop draws from the stream in evaluation mode too.
+    """
+    layer_drop = "--decoder-layerdrop 0.3" if architecture.startswith("transformer") else ""
+    built = build(f"{ARCHITECTURES[architecture]} {STRATEGIES[strategy]} {layer_drop}", dropout=0.5)
     built.model.encoder.eval()  # the encoder's dropout is not in question
 
     def flags():
         return {name: (m.training, getattr(m, "need_attn", None)) for name, m in built.model.named_modules()}
 
-    before = flags()
-    sample = batch(built.task, sentences(LENGTHS))
-    torch.manual_seed(5)
-    read, _ = inputs_read(built, sample)
-    stream = torch.random.get_rng_state()
-    torch.manual_seed(6)
-    again, _ = inputs_read(built, sample)
-    assert torch.equal(read, again)
-    assert flags() == before
-    # the same forward with those inputs given consumes the same random numbers
-    torch.manual_seed(5)
-    built.model(**{**sample["net_input"], "prev_output_tokens": read})
-    assert torch.equal(torch.random.get_rng_state(), stream)
+    def keeping_the_stream(decoding):
+        stream = torch.random.get_rng_state()
+        found = generate(decoding)
+        assert torch.equal(torch.random.get_rng_state(), stream) and torch.is_grad_enabled()
+        return found
 
-
-def test_layer_drop_takes_nothing_from_the_random_stream(build):
-    """fairseq's layer-drop draws in evaluation mode too."""
-    built = build(f"{TRANSFORMER} {STRATEGIES['generative']} --decoder-layerdrop 0.3")
-    sample = batch(built.task, sentences(LENGTHS))
-    inputs = sample["net_input"]["prev_output_tokens"]
-    encoder_out = built.model.encoder(sample["net_input"]["src_tokens"], sample["net_input"]["src_lengths"])
-    before = torch.random.get_rng_state()
-    greedy = rollout.Sampler(built.criterion.symbols.forbidden)
-    rollout.free_running(built.model.decoder, inputs, encoder_out, greedy, PAD)
-    rollout.teacher_forced(built.model.decoder, inputs, encoder_out, greedy)
-    assert torch.equal(torch.random.get_rng_state(), before)
+    generate, built.criterion.source.read = built.criterion.source.read, keeping_the_stream
+    before, sample = flags(), batch_of(built)
+    one, other = (inputs_read(built, sample)[0] for _ in range(2))
+    assert torch.equal(one, other) and flags() == before
 
 
 @pytest.mark.parametrize("strategy", ["recurrent", "generative"])
 def test_autocast_keeps_the_gradient_of_every_weight(build, strategy):
     """Half-precision copies of weights made without gradient must not be used again by the training pass."""
     built = build(f"{TRANSFORMER} {STRATEGIES[strategy]}", dtype=torch.float32)
-    sample = batch(built.task, sentences(LENGTHS))
+    sample = batch_of(built)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss, _, _ = built.criterion(built.model, sample)
         assert torch.is_autocast_enabled("cpu")
@@ -111,7 +98,7 @@ def test_source_padding_changes_nothing_in_cached_steps(build, architecture):
 def test_rollout_after_a_step_uses_the_new_weights(build):
     """fairseq's fconv keeps a rearranged copy of its weights for incremental decoding; it must not go stale."""
     built = build(f"{ARCHITECTURES['fconv']} {STRATEGIES['generative']}")
-    sample = batch(built.task, sentences(LENGTHS))
+    sample = batch_of(built)
     optimizer = torch.optim.SGD(built.model.parameters(), lr=2.0)
     loss_and_gradient(built, sample)
     optimizer.step()
@@ -133,7 +120,7 @@ def test_rollout_after_a_step_uses_the_new_weights(build):
 def test_workers_draw_differently_and_again_the_same_after_a_resume(build, flags, monkeypatch):
     """fairseq seeds the random streams of all workers alike, by the number of the update."""
     built = build(f"{TRANSFORMER} {flags}")
-    sample = batch(built.task, sentences([(5, 9), (4, 8), (6, 9), (3, 7)] * 3))
+    sample = batch_of(built, [(5, 9), (4, 8), (6, 9), (3, 7)] * 3)
 
     def read(rank, workers=2, update=5):
         monkeypatch.setattr(distributed_utils, "get_data_parallel_rank", lambda: rank)
@@ -148,25 +135,6 @@ def test_workers_draw_differently_and_again_the_same_after_a_resume(build, flags
     assert (read(0), read(1)) == (one, other)
     assert read(0, workers=1) == one
     assert read(0, update=6)[0] not in (one[0], other[0])
-
-
-@pytest.mark.parametrize("architecture", ["transformer_wmt_en_de", "lstm"])
-@pytest.mark.parametrize("name", SAMPLED)
-def test_rollouts_draw_anew_and_leave_the_stream_behind_their_seed(build, name, architecture):
-    """Without dropout nothing else moves the stream: a rollout that drew from it would draw the same every time."""
-    built = build(f"{ARCHITECTURES[architecture]} {SAMPLED[name]}")
-    sample = batch(built.task, sentences(LENGTHS))
-    torch.manual_seed(7)
-    first, _ = inputs_read(built, sample)
-    stream = torch.random.get_rng_state()
-    second, _ = inputs_read(built, sample)
-    assert not torch.equal(first, second)
-    torch.manual_seed(7)
-    again, _ = inputs_read(built, sample)
-    assert torch.equal(first, again)
-    torch.manual_seed(7)
-    rollout.seeded(rollout.Sampler((), 1.0), torch.device("cpu"))
-    assert torch.equal(torch.random.get_rng_state(), stream)
 
 
 def test_the_longest_output_is_exactly_that_many_gold_lengths(build):

@@ -67,44 +67,6 @@ def test_gold_ratio_over_updates(build, schedule, shares, mixed_by):
         assert_share(gold, own, expected)
 
 
-@pytest.mark.parametrize("mixed_by", ["token", "sentence"])
-def test_sentences_are_mixed_whole_or_token_by_token(build, mixed_by):
-    """Padding and forced inputs apart: sentences of all lengths are kept alike."""
-    built = mixing(build, f"--gold-ratio 0.5 --gold-mixed-by {mixed_by} --ignore-prefix-size 1")
-    sample = sample_of(built, [(3, 3), (2, 9), (5, 6), (4, 4)] * 100)
-    torch.manual_seed(3)
-    own, gold = replaced_and_gold(built, sample)
-    assert not own[:, :2].any()
-    of_a_sentence, most = own.sum(1), sample["target"].ne(PAD).sum(1) - 2
-    whole = of_a_sentence.eq(0) | of_a_sentence.eq(most)
-    if mixed_by == "sentence":
-        assert whole.all()
-        for length in (3, 9, 6, 4):
-            those = most.eq(length - 2)
-            assert_share(of_a_sentence[those].gt(0), of_a_sentence[those].eq(0), 0.5)
-    else:
-        assert_share(whole[most == 7], ~whole[most == 7], 2 / 2**7)
-
-
-def test_gold_ratio_by_decoding_steps(build):
-    """The first own input, at position 1, was chosen in decoding step 0."""
-    built = mixing(build, "--gold-ratio 0.8 --gold-ratio-steps linear:1:0.2:4")
-    sample = sample_of(built, [(2, 9)] * 800)
-    torch.manual_seed(3)
-    own, gold = replaced_and_gold(built, sample)
-    for position, expected in enumerate([0.8, 0.64, 0.48, 0.32, 0.16, 0.16, 0.16, 0.16], start=1):
-        assert_share(gold[:, position], own[:, position], expected)
-
-
-def test_the_first_own_input_is_of_step_zero(build):
-    """1 at step 0, 0 from step 1 on: nothing is left to chance, an off-by-one shows at once."""
-    built = mixing(build, "--gold-ratio 1 --gold-ratio-steps linear:1:0:1")
-    sample = sample_of(built, [(2, 9), (3, 4), (4, 2), (3, 1)])
-    own, gold = replaced_and_gold(built, sample)
-    assert own[:, :2].sum() == 0 and gold[:, 2:].sum() == 0
-    assert own[:, 2:].sum() == 7 + 2
-
-
 def test_the_ratios_of_updates_and_steps_are_multiplied(build):
     built = mixing(build, "--gold-ratio linear:1:0:10 --gold-ratio-steps exponential:1:0:2")
     sample = sample_of(built, [(2, 6)] * 800)
@@ -147,8 +109,7 @@ def test_confidence_replaces_where_gold_was_more_probable(build, architecture, p
         own, _ = replaced_and_gold(built, sample)
         expected = torch.zeros_like(own)
         for b, row in enumerate(probabilities):
-            for t, probability in enumerate(row[:-1]):
-                expected[b, t + 1] = probability > threshold
+            expected[b, 1 : len(row)] = torch.tensor([probability > threshold for probability in row[:-1]])
         assert torch.equal(own, expected)
         assert torch.equal(inputs_read(built, sample)[0], naive_passes(built, sample, expected, passes))
         above = sum(p > threshold for p in every)

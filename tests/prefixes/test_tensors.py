@@ -1,10 +1,11 @@
 """Decoder inputs as tensors: shifted, replaced, read after each other, stacked."""
 
 import torch
-from conftest import ARCHITECTURES, batch, sentences
+from conftest import ARCHITECTURES, batch_of
 from hypothesis import given
 from hypothesis import strategies as st
 from naive import EOS, PAD
+from torch.nn.utils.rnn import pad_sequence
 
 from gift_fairseq.prefixes import tensors
 
@@ -21,15 +22,9 @@ def test_shifted_by_one_and_masked_by_hand():
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(0, 3))
 def test_perfect_predictions_change_nothing(lengths, ignored):
     """The unshifted mix would hand the decoder its own label; here the right prediction is the gold input."""
-    width = max(lengths)
-    target = torch.full((len(lengths), width), PAD)
-    for row, length in enumerate(lengths):
-        target[row, :length] = torch.randint(4, 20, (length,))
-        target[row, length - 1] = EOS
-    gold = torch.full_like(target, PAD)
-    gold[:, 0] = EOS
-    for row, length in enumerate(lengths):
-        gold[row, 1:length] = target[row, : length - 1]
+    targets = [torch.cat([torch.randint(4, 20, (length - 1,)), torch.tensor([EOS])]) for length in lengths]
+    inputs = [target.roll(1) for target in targets]  # </s> first
+    target, gold = (pad_sequence(rows, batch_first=True, padding_value=PAD) for rows in (targets, inputs))
     mask = tensors.replaceable(gold, PAD, ignored)
     assert torch.equal(tensors.replace(gold, target, mask), gold)
     assert not mask[gold.eq(PAD)].any()
@@ -46,7 +41,7 @@ def test_after_by_hand():
 
 def test_after_gold_tokens_are_the_gold_inputs(build):
     built = build(f"{ARCHITECTURES['lstm']} --criterion gift_standard")
-    sample = batch(built.task, sentences([(3, 5), (2, 1), (4, 9)]))
+    sample = batch_of(built, [(3, 5), (2, 1), (4, 9)])
     gold_inputs = sample["net_input"]["prev_output_tokens"]
     assert torch.equal(tensors.after(gold_inputs[:, 0], sample["target"], PAD), gold_inputs)
 

@@ -6,14 +6,13 @@ from unittest import mock
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, LENGTHS, TRANSFORMER, batch, encoded, sentences
+from conftest import ARCHITECTURES, LENGTHS, STRATEGIES, TRANSFORMER, assert_rows, batch, batch_of, encoded, sentences
 from fairseq.models.transformer import TransformerDecoder
 from fairseq.models.transformer.transformer_decoder import Linear
-from fairseq.sequence_generator import SequenceGenerator
 from fairseq.utils import move_to_cuda
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from naive import EOS, PAD
+from naive import EOS, PAD, encode, free_running, unpadded
 
 from gift_fairseq import rollout
 from gift_fairseq.prefixes import tensors
@@ -49,29 +48,18 @@ UNSUPPORTED = {
 }
 
 
-def naive(decoder, gold_inputs, encoder_out, ignore_prefix_size=0):
-    """Inputs (B, T) that the decoder chose: a full forward of every prefix, nothing kept between them."""
-    inputs = gold_inputs.clone()
-    mask = tensors.replaceable(gold_inputs, PAD, ignore_prefix_size)
-    with torch.no_grad():
-        for t in range(1, gold_inputs.size(1)):
-            scores = rollout.scores_of(decoder, decoder(inputs[:, :t], encoder_out=encoder_out))[:, -1]
-            scores[:, list(GREEDY.forbidden)] = float("-inf")
-            inputs[:, t] = torch.where(mask[:, t], scores.argmax(-1), gold_inputs[:, t])
-    return inputs
-
-
 def rolled_out(decoder, gold_inputs, encoder_out, ignore_prefix_size=0, **options):
     """Inputs (B, T) that the decoder chose, as the strategies make them."""
     chosen = rollout.free_running(decoder, gold_inputs, encoder_out, GREEDY, PAD, ignore_prefix_size, **options)
     return tensors.replace(gold_inputs, chosen, tensors.replaceable(gold_inputs, PAD, ignore_prefix_size))
 
 
-def assert_equals_naive(built, pairs, ignore_prefix_size=0):
-    gold_inputs, encoder_out = encoded(built, batch(built.task, pairs))
-    expected = naive(built.model.decoder, gold_inputs, encoder_out, ignore_prefix_size)
-    assert torch.equal(rolled_out(built.model.decoder, gold_inputs, encoder_out, ignore_prefix_size), expected)
-    return expected
+@torch.no_grad()
+def assert_equals_naive(built, pairs, ignored=0):
+    sample, model = batch(built.task, pairs), built.model
+    read = rolled_out(model.decoder, *encoded(built, sample), ignored)
+    chosen = (free_running(model, encode(model, s), target.tolist(), ignored) for s, target in unpadded(sample))
+    assert_rows(read, [[EOS, *tokens[:-1]] for tokens in chosen])
 
 
 @pytest.mark.parametrize("options", SUPPORTED)
@@ -135,7 +123,7 @@ def test_graphs_equal_the_engine_on_a_gpu(build, dtype):
     built = build(f"{TRANSFORMER} --criterion gift_generative", dtype=dtype)
     built.model.cuda()
     for seed, lengths in enumerate([LENGTHS, [(40, 50), (3, 40)], LENGTHS]):
-        gold_inputs, encoder_out = encoded(built, move_to_cuda(batch(built.task, sentences(lengths, seed))))
+        gold_inputs, encoder_out = encoded(built, move_to_cuda(batch_of(built, lengths, seed)))
         expected = rolled_out(built.model.decoder, gold_inputs, encoder_out)
         assert torch.equal(rolled_out(built.model.decoder, gold_inputs, encoder_out, cuda_graphs=True), expected)
 
@@ -155,15 +143,6 @@ def test_other_decoders_go_over_incremental_state_and_say_why(build, options, re
     assert said == [f"free-running generation goes over fairseq's incremental_state: the decoder {reason}"]
     if "cross-" not in options:  # there fairseq's own cached steps do not compute what its parallel pass does
         assert_equals_naive(built, sentences(LENGTHS))
-
-
-@pytest.mark.parametrize("architecture", [a for a in ARCHITECTURES if a != "lightconv"])
-def test_every_architecture_equals_the_naive_loop(build, architecture):
-    """But lightconv: fairseq's parallel pass over prefixes shorter than its kernel is not what its cached steps are."""
-    built = build(f"{ARCHITECTURES[architecture]} --criterion gift_generative")
-    is_transformer = architecture.startswith("transformer")
-    assert (stepwise.steps_for(built.model.decoder) is TransformerSteps) == is_transformer
-    assert_equals_naive(built, sentences(LENGTHS))
 
 
 def test_a_subclass_or_an_adapter_is_not_for_the_engine(build):
@@ -221,7 +200,7 @@ def test_logits_of_every_step_equal_the_parallel_pass(build, options):
 
 
 def assert_logits_equal_the_parallel_pass(built, tolerance):
-    gold_inputs, encoder_out = encoded(built, batch(built.task, sentences([(9, 3), (2, 8), (5, 8), (6, 5)])))
+    gold_inputs, encoder_out = encoded(built, batch_of(built, [(9, 3), (2, 8), (5, 8), (6, 5)]))
     decoder, lengths = built.model.decoder, gold_inputs.ne(PAD).sum(dim=1)
     order = lengths.argsort(descending=True)
     with torch.no_grad():
@@ -230,24 +209,6 @@ def assert_logits_equal_the_parallel_pass(built, tolerance):
         for t, n in enumerate([4, 4, 4, 3, 3, 2, 2, 2]):
             step = steps.logits(gold_inputs[order[:n], : t + 1])
             torch.testing.assert_close(step, parallel[order[:n], t], rtol=tolerance, atol=tolerance)
-
-
-@pytest.mark.parametrize("options", ["", "--decoder-normalize-before", "--decoder-learned-pos"])
-def test_engine_equals_fairseqs_generator_up_to_its_end(build, options):
-    """fairseq's beam search with one beam; it may end a sentence, the engine goes on to the gold length."""
-    compared = 0
-    for seed in range(6):
-        built = build(f"{TRANSFORMER} --criterion gift_generative {options}", seed=seed, dtype=DTYPES[seed % 2])
-        sample = batch(built.task, sentences([(5, 9), (3, 9), (7, 9)], seed))
-        gold_inputs, encoder_out = encoded(built, sample)
-        read = rolled_out(built.model.decoder, gold_inputs, encoder_out)
-        generator = SequenceGenerator([built.model], built.task.target_dictionary, beam_size=1, max_len_b=8)
-        for row, (hypothesis,) in zip(read[:, 1:].tolist(), generator.generate([built.model], sample)):
-            tokens = hypothesis["tokens"].tolist()
-            end = min(tokens.index(token) for token in (0, EOS) if token in tokens)  # fairseq does not forbid <s>
-            assert row[:end] == tokens[:end]
-            compared += end
-    assert compared > 60
 
 
 def test_finished_rows_are_not_computed(build, monkeypatch):
@@ -261,20 +222,21 @@ def test_finished_rows_are_not_computed(build, monkeypatch):
 
     monkeypatch.setattr(TransformerSteps, "next_tokens", counted)
     built = build(f"{TRANSFORMER} --criterion gift_generative")
-    rolled_out(built.model.decoder, *encoded(built, batch(built.task, sentences(LENGTHS))))
+    rolled_out(built.model.decoder, *encoded(built, batch_of(built)))
     assert sum(computed) == sum(target - 1 for _, target in LENGTHS)
     assert computed == sorted(computed, reverse=True)
 
 
-@pytest.mark.parametrize("criterion", ["gift_recurrent", "gift_generative --generate-ratio 1"])
+@pytest.mark.parametrize("architecture", ["transformer_wmt_en_de", "lstm"])
+@pytest.mark.parametrize("strategy", ["recurrent", "generative", "oracle"])
 @pytest.mark.parametrize("name, dtype", [("bf16", torch.bfloat16), ("fp16", torch.float16)])
-def test_rollout_dtype_is_that_of_the_choosing_pass_only(build, criterion, name, dtype, monkeypatch):
+def test_rollout_dtype_is_that_of_the_choosing_pass_only(build, architecture, strategy, name, dtype, monkeypatch):
     seen = []
     choose = rollout.Sampler.__call__
     monkeypatch.setattr(rollout.Sampler, "__call__", lambda self, s: seen.append(s.dtype) or choose(self, s))
-    flags = f"{TRANSFORMER} --criterion {criterion}"
+    flags = f"{ARCHITECTURES[architecture]} {STRATEGIES[strategy]}"
     low = build(f"{flags} --rollout-dtype {name}", dtype=torch.float32)
-    sample = batch(low.task, sentences(LENGTHS))
+    sample = batch_of(low)
     loss, _, _ = low.criterion(low.model, sample)
     assert set(seen) == {dtype} and loss.dtype == torch.float32
     loss.backward()
@@ -290,7 +252,7 @@ def test_rollout_dtype_is_that_of_the_choosing_pass_only(build, criterion, name,
 def test_low_precision_logits_are_near(build, how, dtype, tolerance):
     """Under autocast (--amp) the engine computes in autocast's type, otherwise in the model's (--fp16, --bf16)."""
     built = build(f"{TRANSFORMER} --criterion gift_generative", dtype=torch.float32)
-    gold_inputs, encoder_out = encoded(built, batch(built.task, sentences([(9, 5), (2, 5)])))
+    gold_inputs, encoder_out = encoded(built, batch_of(built, [(9, 5), (2, 5)]))
     order = torch.arange(2)
     with torch.no_grad():
         parallel, _ = built.model.decoder(gold_inputs, encoder_out=encoder_out)

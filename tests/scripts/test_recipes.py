@@ -7,6 +7,7 @@ import pytest
 from conftest import ROOT, fairseq_train, gift, recipe
 
 from gift_fairseq.cli import COMMANDS
+from gift_fairseq.runs import Run
 
 SPLITS = ("train", "valid", "test")
 LEARN_UPDATES, LEARN_BLEU = 400, 30.0
@@ -26,9 +27,7 @@ def test_quickstart_ends_in_the_table(quickstart):
     results = json.loads((quickstart / "results.json").read_text())["systems"]
     assert [run["name"] for run in results] == STRATEGIES and not any(run["notes"] for run in results)
     for run in results:
-        assert set(run["scores"]) == {
-            f"{test}.{search}" for test in ("test", "test_long") for search in ("beam5", "greedy")
-        }
+        assert set(run["scores"]) == {"test.beam5", "test.greedy", "test_long.beam5", "test_long.greedy"}
         assert all("version:" in score["signature"] for score in run["scores"].values())
         assert run["epoch_seconds"] > 0
         assert run["maximum_memory_mib"] >= run["average_memory_mib"] > 50
@@ -122,20 +121,19 @@ def test_the_toy_baseline_learns(tmp_path, capsys):
     toy_language.main(["--out", str(text), "--train", "8000", "--valid", "50", "--test", "100"])
     prefixes = (word for name in SPLITS for word in (f"--{name}", text / name))
     gift("prepare", *prefixes, "--vocab-size", 1000, "--out", tmp_path / "prepared")
-    data = tmp_path / "prepared" / "data"
+    data, run = tmp_path / "prepared" / "data", Run(tmp_path / "run")
+    run.folder.mkdir()
     fairseq_train(
         data,
-        tmp_path / "run",
+        run.checkpoints,
         "--arch transformer_wmt_en_de --share-all-embeddings --encoder-layers 2 --decoder-layers 2 "
         "--encoder-embed-dim 128 --decoder-embed-dim 128 --encoder-ffn-embed-dim 256 --decoder-ffn-embed-dim 256 "
         "--encoder-attention-heads 4 --decoder-attention-heads 4 --dropout 0.1 --label-smoothing 0.1 "
         "--task gift_translation --criterion gift_standard --max-tokens 1024 --lr 3e-3 --lr-scheduler inverse_sqrt "
         f"--warmup-updates 100 --max-update {LEARN_UPDATES} --disable-validation --log-interval 50",
     )
-    (tmp_path / "run" / "checkpoints").mkdir()
-    (tmp_path / "run" / "checkpoint_last.pt").rename(tmp_path / "run" / "checkpoints" / "last.pt")
     capsys.readouterr()
-    gift("evaluate", "--data", data, "--search", "greedy", tmp_path / "run" / "checkpoints" / "last.pt")
-    found = json.loads((tmp_path / "run" / "scores.json").read_text())["test.greedy"]
+    gift("evaluate", "--data", data, "--search", "greedy", run.checkpoint("last"))
+    found = json.loads(run.scores_file.read_text())["test.greedy"]
     assert found["bleu"] > LEARN_BLEU and found["sentences"] == 100  # 52 was seen
     assert capsys.readouterr().out.startswith(f"run\ttest.greedy\t{found['bleu']:.2f}\t")

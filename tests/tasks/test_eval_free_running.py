@@ -2,11 +2,13 @@
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, TRANSFORMER, batch, batch_of, sentences
+from conftest import ARCHITECTURES, TRANSFORMER, batch, batch_of, pair_dataset, sentences
+from fairseq.dataclass.configs import GenerationConfig
 from fairseq.logging import metrics
 from naive import BOS, EOS, PAD, encode, naive_optimal, next_logits
 
 from gift_fairseq import rollout
+from gift_fairseq.evaluation import exposure
 
 FLAGS = "--criterion gift_standard --eval-free-running"
 # of the sources one length: fairseq's lightconv reads across source padding
@@ -28,6 +30,21 @@ def learn(built, pairs, updates):
         built.criterion(built.model.train(), batch(built.task, pairs))[0].backward()
         optimizer.step()
     return built
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_equals_the_exposure_measurement(build, architecture):
+    """A model that knows its sentences by heart, and so ends them; the references say their first token twice."""
+    built = learn(build(f"{ARCHITECTURES[architecture]} {FLAGS}"), sentences(LENGTHS), updates=60)
+    pairs = [(source, torch.cat([target[:1], target])) for source, target in sentences(LENGTHS)]
+    generator = built.task.build_generator([built.model], GenerationConfig(beam=1, max_len_b=100))
+    dataset = pair_dataset(built.task.target_dictionary, *zip(*pairs))
+    both = exposure.read_both(built.task, [built.model], generator, dataset, 4000)
+    assert both[1].counted.sum(1).max() < 14  # all ended before the limit of ours
+    found = accuracies(built, batch(built.task, pairs[:6]), batch(built.task, pairs[6:]))
+    for name, steps in zip(("teacher_forced", "free_running"), both):
+        assert found[name] == pytest.approx(100 * exposure.overall(steps)["accuracy"], rel=1e-9)
+        assert 10 < found[name] < 95
 
 
 @torch.no_grad()
