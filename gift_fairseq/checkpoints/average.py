@@ -25,10 +25,9 @@ def average(paths: List[Path]) -> Dict[str, Any]:
     for name, last in models[-1].items():
         if any(name not in model or model[name].shape != last.shape for model in models):
             raise UserError(f"CHECKPOINT is {paths[-1]}, whose {name} the others have not or in another shape")
+        mean[name] = last
         if last.is_floating_point():
             mean[name] = (sum(model[name].double() for model in models) / len(models)).to(last.dtype)
-        else:
-            mean[name] = last
     kept = {key: value for key, value in states[-1].items() if key != "last_optimizer_state"}
     return {**kept, "model": mean, "last_optimizer_state": None}
 

@@ -15,6 +15,8 @@ from gift_fairseq.io import written_whole
 # A fairseq checkpoint holds one thing outside the safe set of torch's unpickler: an argparse.Namespace of options.
 # weights_only=False would load it too, and run whatever code a downloaded file carries.
 torch.serialization.add_safe_globals([argparse.Namespace])
+# what torch.load raises, and asking for the names of the model's tensors
+UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError, AttributeError)
 
 
 def read_checkpoint(option: str, path: str) -> Dict[str, Any]:
@@ -29,15 +31,11 @@ def read_checkpoint(option: str, path: str) -> Dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
         state["model"].keys()
         return state
-    except pickle.UnpicklingError as error:
+    except UNREADABLE as error:
+        reason = "is no whole fairseq checkpoint: it may have been cut off when it was written"
         if "Unsupported global" in str(error):
-            raise UserError(
-                f"{option} is {path}, which carries code (torch's safe unpickler refused it): only checkpoints of "
-                "tensors and options are loaded"
-            ) from None
-        raise UserError(_broken(option, path)) from None
-    except (RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError, AttributeError):
-        raise UserError(_broken(option, path)) from None
+            reason = "carries code (torch's safe unpickler refused it): it may hold tensors and options only"
+        raise UserError(f"{option} is {path}, which {reason}") from None
 
 
 def check_checkpoint(option: str, path: str, source: Dictionary, target: Dictionary) -> None:
@@ -50,10 +48,6 @@ def check_checkpoint(option: str, path: str, source: Dictionary, target: Diction
                 f"{option} is {path}, whose {side} has a vocabulary of {embedding.size(0)}, but the data's dictionary "
                 f"has {len(dictionary)}: binarize the data with the checkpoint's dictionaries (--srcdict, --tgtdict)"
             )
-
-
-def _broken(option: str, path: str) -> str:
-    return f"{option} is {path}, which is no whole fairseq checkpoint: it may have been cut off when it was written"
 
 
 def write_checkpoint(state: Dict[str, Any], path: str) -> None:

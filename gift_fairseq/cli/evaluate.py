@@ -6,6 +6,7 @@ detokenized text.
 
 import argparse
 import shlex
+from itertools import product
 from typing import List
 
 from gift_fairseq.cli import options as shared
@@ -34,23 +35,19 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
     beams = {"beam": [options.beam], "greedy": [1], "both": [options.beam, 1]}[options.search]
     if options.dry_run:
         words = ["fairseq-generate", *translate.generator_words(options.data), "--user-dir", str(PLUGIN), *flags]
-        for checkpoint in runs:
-            for beam in beams:
-                for subset in sets.values():
-                    own = ["--path", str(checkpoint), "--gen-subset", subset, "--beam", str(beam)]
-                    print(shlex.join([*words, *own]))
+        for checkpoint, beam, subset in product(runs, beams, sets.values()):
+            print(shlex.join([*words, "--path", str(checkpoint), "--gen-subset", subset, "--beam", str(beam)]))
         return
     shared.check_checkpoints(runs)
     with quiet():
         for checkpoint, run in runs.items():
             translator = translate.Translator(options.data, checkpoint, flags)
-            for beam in beams:
-                for name, subset in sets.items():
-                    say(f"translating {name} by {run.folder.name}, {translate.search_name(beam)}")
-                    lines = translator.translate_set(name, subset, beam)
-                    file = run.translations(f"{name}.{translate.search_name(beam)}")
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    write_whole(str(file), "".join(line + "\n" for line in lines))
+            for beam, (name, subset) in product(beams, sets.items()):
+                search = translate.search_name(beam)
+                say(f"translating {name} by {run.folder.name}, {search}")
+                lines = translator.translate_set(name, subset, beam)
+                run.generated.mkdir(parents=True, exist_ok=True)
+                write_whole(str(run.translations(f"{name}.{search}")), "".join(line + "\n" for line in lines))
     for run in runs.values():
         for column, score in scores.write_scores(run.folder, options.data, options.compound_split).items():
             split = f", compounds split {score.compound_split_bleu:.2f}" if options.compound_split else ""

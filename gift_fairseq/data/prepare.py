@@ -28,7 +28,7 @@ import zlib
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -50,6 +50,7 @@ from gift_fairseq.io import write_whole, written_whole
 CHUNK = 1000  # lines that a worker takes at once
 DICTIONARY = "dictionary.txt"  # in the folder, if one was given
 LEARN_FROM = 2_000_000  # sentences that sentencepiece learns from, at most
+Bar = partial(tqdm, unit=" lines", disable=None)
 
 
 @dataclass(frozen=True)
@@ -148,15 +149,12 @@ def read_lines(path: Path) -> Iterator[bytes]:
 
 def read_pairs(source: Path, target: Path) -> Iterator[Tuple[int, bytes, bytes]]:
     """Numbered lines (1 is the first) of two files side by side; :class:`UserError` if one ends before the other."""
-    sources, targets = read_lines(source), read_lines(target)
     number = 0
-    for number, line in enumerate(sources, 1):
-        other = next(targets, None)
-        if other is None:
-            raise UserError(f"{target} ends after line {number - 1}, but {source} goes on")
+    for number, (line, other) in enumerate(zip_longest(read_lines(source), read_lines(target)), 1):
+        if line is None or other is None:
+            shorter, longer = (source, target) if line is None else (target, source)
+            raise UserError(f"{shorter} ends after line {number - 1}, but {longer} goes on")
         yield number, line, other
-    if next(targets, None) is not None:
-        raise UserError(f"{source} ends after line {number}, but {target} goes on")
     if number == 0:
         raise UserError(f"{source} is empty")
 
@@ -175,11 +173,9 @@ def in_order(pool: Any, work: Callable, items: Iterable, ahead: int) -> Iterator
         yield pending.popleft().get()
 
 
-@contextlib.contextmanager
-def workers(preparation: Preparation, start: Callable, *arguments: Any) -> Iterator[Any]:
+def workers(preparation: Preparation, start: Callable, *arguments: Any) -> Any:
     """A pool of processes, each of which begins with ``start(*arguments)``."""
-    with multiprocessing.Pool(preparation.workers, _start, (start, *arguments)) as pool:
-        yield pool
+    return multiprocessing.Pool(preparation.workers, _start, (start, *arguments))
 
 
 def _start(start: Callable, *arguments: Any) -> None:
@@ -256,11 +252,7 @@ def clean_split(pool: Any, preparation: Preparation, name: str, prefix: Path, op
     is_train = name == "train"
     work = partial(_clean, preparation.limits, paths)
     outputs = [str(out / "clean" / f"{name}.{language}") for language in languages]
-    with (
-        contextlib.closing(Seen(out)) as seen,
-        written_whole(*outputs) as files,
-        tqdm(desc=f"cleaning {name}", unit=" lines", disable=None) as bar,
-    ):
+    with contextlib.closing(Seen(out)) as seen, written_whole(*outputs) as files, Bar(desc=f"cleaning {name}") as bar:
         for cleaned in in_order(pool, work, chunks(read_pairs(*paths)), 4 * preparation.workers):
             for source, target, reason, fixed in cleaned:
                 counts["read"] += 1
@@ -362,10 +354,8 @@ def apply(preparation: Preparation) -> None:
     names = [path for path in sorted((out / "clean").iterdir()) if path.suffix != ".json"]
     with workers(preparation, _start_applying, preparation.segmentation, out) as pool:
         for path in names:
-            with (
-                written_whole(str(out / "pieces" / path.name), binary=True) as (file,),
-                tqdm(desc=f"subwords of {path.name}", unit=" lines", disable=None) as bar,
-            ):
+            pieces = str(out / "pieces" / path.name)
+            with written_whole(pieces, binary=True) as (file,), Bar(desc=f"subwords of {path.name}") as bar:
                 texts = (b"\n".join(lines) for lines in chunks(read_lines(path)))
                 for text in in_order(pool, _apply, texts, 4 * preparation.workers):
                     file.write(text)

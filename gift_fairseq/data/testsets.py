@@ -74,5 +74,5 @@ def raw_lines(data: Path, name: str, language: str) -> List[str]:
 
 def references(data: Path, name: str, language: str) -> List[List[str]]:
     """All references of a set, each a list of lines: the one of the pair first."""
-    further = sorted((data / "raw").glob(f"{name}.{language}.[1-9]"))
+    further = sorted((data / "raw").glob(f"{glob.escape(name)}.{language}.[1-9]"))
     return [raw_lines(data, name, language), *(raw_lines(data, name, language + path.suffix) for path in further)]

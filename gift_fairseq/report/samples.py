@@ -39,10 +39,8 @@ class Sample(NamedTuple):
 def pieces(output: str, reference: str) -> List[Piece]:
     """``output`` in alternating pieces of words that are those of ``reference``, in order, and of others (difflib)."""
     words, other = output.split(), reference.split()
-    found = []
-    for kind, _, _, start, end in difflib.SequenceMatcher(None, other, words, autojunk=False).get_opcodes():
-        found.append(Piece(" ".join(words[start:end]), kind != "equal"))
-    return found
+    steps = difflib.SequenceMatcher(None, other, words, autojunk=False).get_opcodes()
+    return [Piece(" ".join(words[start:end]), kind != "equal") for kind, _, _, start, end in steps]
 
 
 def most_different(systems: Sequence[System], column: str, most: int = MOST) -> List[Sample]:
