@@ -49,7 +49,7 @@ def parse(arguments: List[str]) -> argparse.Namespace:
     parser.add_argument(
         "--seeds", type=shared.whole_numbers, default="1 2 3", metavar='"N..."', help="the first is the selection's"
     )
-    parser.add_argument("--lr", type=shared.number_above(0), default=5e-4, metavar="X", help="constant learning rate")
+    parser.add_argument("--lr", type=shared.number_above(0), default=5e-4, metavar="X", help="peak learning rate")
     parser.add_argument("--updates", type=shared.whole(1), default=136, metavar="N", help="of every fine-tuning")
     parser.add_argument(
         "--jobs",

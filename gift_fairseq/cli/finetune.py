@@ -1,7 +1,8 @@
 """Fine-tune a checkpoint by one of the strategies, and by standard, the control of the same updates, beside it.
 
-Architecture, batch size, label smoothing and Adam's settings are the checkpoint's; the optimizer starts afresh, at a
-constant learning rate. Flags after -- go to the control too. Run again with the same options, it resumes.
+Architecture, batch size, label smoothing, Adam's settings are the checkpoint's. The optimizer starts afresh; its rate
+rises for 20 updates (fewer where there are less than 100 in all), then falls linearly to 0 at the last update. Flags
+after -- go to the control too; a --lr-scheduler there replaces this one. Run again with the same options, it resumes.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from gift_fairseq.cli.train import Machine, Training
 from gift_fairseq.errors import UserError
 
 FLAGS_OF = "fairseq-train"
+WARMUP = 20  # updates; at most a fifth of all
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -73,11 +75,23 @@ class Start:
 
         found = flags_of(str(options.start), options.data)
         found += ["--lr", f"{options.lr:g}"] if options.lr else []
-        found += ["--lr-scheduler", "fixed", "--warmup-updates", "0", *flags]
-        return cls(options.start.resolve(), options.data, options.updates, found)
+        return cls(options.start.resolve(), options.data, options.updates, [*found, *flags])
 
     def training(self, out: Path, strategy: List[str], machine: Machine) -> Training:
         """The fine-tuning by ``strategy``, whose first word is its name, into the folder ``out``."""
         words = ["--criterion", f"gift_{strategy[0]}", *strategy[1:], "--finetune-from-model", str(self.checkpoint)]
-        words += ["--optimizer", "adam", *self.flags]
+        words += ["--optimizer", "adam", *schedule(self.updates, self.flags), *self.flags]
         return Training("finetune", self.data, out, self.updates, words, machine)
+
+
+def schedule(updates: int, flags: List[str]) -> List[str]:
+    """Flags of the learning rate: linearly up to its peak, then linearly down to 0 at the last of ``updates``.
+
+    fairseq takes the rate of update u from the u - 1 updates before it, so the first one has rate 0 and fills Adam's
+    moments. None where ``flags`` name a scheduler, which may not know the others' flags.
+    """
+    if any(flag.split("=")[0] == "--lr-scheduler" for flag in flags):
+        return []
+    warmup = str(min(WARMUP, updates // 5))
+    words = ["--lr-scheduler", "polynomial_decay", "--warmup-updates", warmup, "--total-num-update", str(updates)]
+    return [*words, "--end-learning-rate", "0"]

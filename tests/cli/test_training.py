@@ -225,7 +225,7 @@ def test_fine_tuning_trains_the_control_beside_it(run, binarized, tmp_path):
         options[name] = record["fairseq"]
         state = torch.load(tmp_path / name / "checkpoints" / "checkpoint_last.pt")
         assert state["optimizer_history"][-1]["num_updates"] == 3
-        assert state["cfg"]["optimization"]["lr"] == [5e-3] and state["cfg"]["lr_scheduler"]["_name"] == "fixed"
+        assert state["cfg"]["optimization"]["lr"] == [5e-3] and state["cfg"]["lr_scheduler"]["total_num_update"] == 3
         assert state["cfg"]["model"].dropout == 0.1
     assert said["mine"].replace("gift_recurrent", "gift_standard").replace(" --gold-ratio 0.5", "") == said["standard"]
     assert all(options["mine"][name] == value for name, value in options["standard"].items() if name != "criterion")
