@@ -1,7 +1,8 @@
 """What the criterions log, and how it is reduced: ratios of sums, memory, and time.
 
 Each part of the package declares by :func:`ratio` what it logs; :func:`reduce` computes it. Memory is in MiB: of
-torch's CUDA allocator once CUDA is in use, of the resident set on CPU.
+torch's CUDA allocator once CUDA is in use, else of the resident set. Where the allocator keeps what tensors left free
+(the command line has it so on a CPU), that is in the resident set too: the mean then lies near the peak.
 """
 
 import math

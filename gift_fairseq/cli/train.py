@@ -31,6 +31,9 @@ PLACEMENT = (
     "num_workers no_progress_bar"
 ).split()
 ONE_AT_A_TIME = threading.Lock()  # of what changes the whole process, where trainings are run in threads
+# on a CPU glibc hands the memory of every large tensor back to the system, which clears it again, page by page, for the
+# next one; these keep it in the process (older ones refuse a mmap threshold above 32 MiB)
+KEEPING_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
 DISK_FULL = ("No space left on device", "File too large", "Disk quota exceeded")
 
 
@@ -170,7 +173,9 @@ class Training:
             print(shlex.join(words))
             return
         if machine.node_rank:  # machine 0 keeps the folder
-            sys.exit(0 if runs.Run(self.out).is_done("train") else subprocess.call(located(words), env=environment()))
+            sys.exit(
+                0 if runs.Run(self.out).is_done("train") else subprocess.call(located(words), env=environment(machine))
+            )
         with runs.begin(self.out, {**self.record(), "words": words, **runs.provenance()}) as begun:
             begun.stage("train", lambda: self._train(begun, words))
             if machine.average:
@@ -182,7 +187,7 @@ class Training:
         if run.log_file.is_file() and "done training" in run.log_file.read_text(encoding="utf-8", errors="replace"):
             return
         say(f"training {self.out.name}")
-        with open(run.stderr_file, "w") as stderr, started(words, run, stderr) as process:
+        with open(run.stderr_file, "w") as stderr, started(words, run, stderr, environment(self.machine)) as process:
             for line in process.stdout:
                 self._tell(line)
         if process.returncode == 0:
@@ -211,10 +216,10 @@ class Training:
 
 
 @contextlib.contextmanager
-def started(words: List[str], run: runs.Begun, stderr: Any):
+def started(words: List[str], run: runs.Begun, stderr: Any, env: Dict[str, str]):
     """The process of ``words``; it is ended with whatever ends this block."""
     process = subprocess.Popen(
-        located(words), stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment(), pass_fds=(run.lock,)
+        located(words), stdout=subprocess.PIPE, stderr=stderr, text=True, env=env, pass_fds=(run.lock,)
     )
     try:
         yield process
@@ -233,9 +238,10 @@ def located(words: List[str]) -> List[str]:
     return [program, *words[1:]]
 
 
-def environment() -> Dict[str, str]:
-    """Of child processes: they find the programs of this environment too."""
-    return {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
+def environment(machine: Optional[Machine] = None) -> Dict[str, str]:
+    """Of child processes: they find the programs of this environment too; trainings on a CPU keep their memory."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return {**(KEEPING_MEMORY if machine and machine.on_cpu else {}), **os.environ, "PATH": path}
 
 
 def typed_options(words: List[str]) -> Dict[str, Any]:

@@ -138,8 +138,8 @@ def legend(rows: Sequence[SystemRow], columns: Sequence[str]) -> List[str]:
         + " *2/3: so in 2 of 3 seeds, each tested by itself, and in the direction of the mean difference."
         * several,
         "Epoch time: seconds in updates (no validation, no saving) per update, times the updates of the baseline's "
-        "first epoch. Average memory is over all updates, maximum memory the highest peak. Tokens/s: target tokens, as "
-        "fairseq logs them.",
+        "first epoch. Average memory is over all updates, maximum memory the highest peak; on a CPU of the process, "
+        "with what its allocator keeps free for the next tensors. Tokens/s: target tokens, as fairseq logs them.",
     ]
     alone = [
         row.name
