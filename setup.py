@@ -22,6 +22,7 @@ setup(
         "psutil>=5.9",
         "sacrebleu>=2.3",
         "sacremoses>=0.1",
+        "scipy>=1.10",
         "sentencepiece>=0.1.99",
         "subword-nmt>=0.3.8",
         "tqdm>=4.60",

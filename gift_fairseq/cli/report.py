@@ -24,5 +24,7 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
     from gift_fairseq.report.folder import write_report
 
     with quiet():
-        write_report(options.out, options.title, options.runs)
+        warnings = write_report(options.out, options.title, options.runs)
+    for line in warnings:
+        say(line)
     say(f"the report is {options.out / 'index.html'}")

@@ -153,6 +153,11 @@ def testset_of(column: str) -> str:
     return column.rsplit(".", 1)[0]
 
 
+def search_of(column: str) -> str:
+    """The search in TESTSET.SEARCH."""
+    return column.rsplit(".", 1)[1]
+
+
 def score_run(run: Run, data: Path, compound_split: bool = False) -> Dict[str, Score]:
     """The scores of all that ``run`` generated, by TESTSET.SEARCH.
 

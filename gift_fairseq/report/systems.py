@@ -1,4 +1,4 @@
-"""Runs to systems: what differs in nothing but the seed is one system, with means over its seeds and tests of each.
+"""Runs to systems: what differs in nothing but the seed is one system, with means over its seeds.
 
 The settings of a run decide which system it belongs to, not its name. The *baseline* is a run that was not fine-tuned.
 The *control* of a run is the fine-tuning by ``gift_standard`` from the same checkpoint, for the same updates, with the
@@ -6,21 +6,18 @@ same seed. A *column* is a TESTSET.SEARCH.
 """
 
 import json
-import statistics
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from statistics import fmean
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from statistics import fmean, stdev
+from typing import Any, Dict, List, Optional, Sequence
 
 from gift_fairseq import runs as folders
 from gift_fairseq.errors import UserError
-from gift_fairseq.evaluation import significance
-from gift_fairseq.evaluation.scores import LengthBucket, Metrics, testset_of
+from gift_fairseq.evaluation.scores import Metrics, Score, testset_of
 from gift_fairseq.evaluation.significance import Comparison
 from gift_fairseq.report.runs import CONTROL, LAST, Run
 
 METRICS = tuple(metric.name for metric in fields(Metrics))
-AGAINST = ("control", "baseline")
 
 
 @dataclass
@@ -43,46 +40,24 @@ class GoldNLL:
 
 
 @dataclass
-class RunScore(Metrics):
-    """Of one run on a column."""
-
-    against: Dict[str, Comparison]  # by AGAINST, as far as there is such a run
-
-
-@dataclass
 class RunRow:
     """One run in ``results.json``."""
 
     name: str
     seed: Optional[int]
     reason: str  # why it has no scores; empty if it has
-    scores: Dict[str, RunScore]  # by column
+    scores: Dict[str, Score]  # by column
+    tests: Dict[str, Dict[str, Comparison]]  # over sentences: by column, against the control and the baseline
     gold_nll: Dict[str, GoldNLL]  # by set, valid or a test set
     training: Training = field(metadata={"flat": True})
 
 
 @dataclass
-class SeedComparisons:
-    """The paired tests of several seeds, each by itself."""
-
-    difference: float  # in BLEU, the mean
-    tested: int  # seeds
-    significant: int  # of these: significant, and in the direction of the mean
-
-
-@dataclass
-class SystemScore(Metrics):
+class SystemScore(Score):
     """Of a system on a column: the means over its seeds."""
 
-    seeds: int
-    sd: Optional[float]  # standard deviation of BLEU over the seeds; None for one seed
-    signature: str  # of BLEU, by sacreBLEU, as the two others
-    chrf_signature: str
-    ter_signature: str
-    sentences: int
-    bleu_by_length: List[LengthBucket]
-    against_control: Optional[SeedComparisons] = None
-    against_baseline: Optional[SeedComparisons] = None
+    seeds: int = 1
+    sd: Optional[float] = None  # standard deviation of BLEU over the seeds; None for one seed
     gain_over_greedy: Optional[float] = None  # BLEU; of a beam whose seeds were all scored with greedy search too
 
 
@@ -160,36 +135,6 @@ def columns_of(runs: Sequence[Run]) -> List[str]:
     return columns
 
 
-class Comparisons(NamedTuple):
-    """Paired tests: ``found[index of the run][column]["control" or "baseline"]``, and sacreBLEU's signature."""
-
-    signatures: List[str]
-    found: List[Dict[str, Dict[str, Comparison]]]
-
-
-def compare_all(runs: Sequence[Run], columns: Sequence[str]) -> Comparisons:
-    """Every run against its control and against its baseline, on every column that both were scored on."""
-    found: List[Dict[str, Dict[str, Comparison]]] = [{column: {} for column in columns} for _ in runs]
-    signatures = set()
-    others = {"control": [control_of(run, runs) for run in runs], "baseline": [baseline_of(run, runs) for run in runs]}
-    for kind in AGAINST:
-        for reference in {id(other): other for other in others[kind] if other}.values():
-            for column in reference.scores:
-                tested = {
-                    index: run.hypotheses(column)
-                    for index, run in enumerate(runs)
-                    if others[kind][index] is reference and column in run.scores
-                }
-                if tested:
-                    signature, results = significance.compare(
-                        reference.hypotheses(column), tested, reference.references(column)
-                    )
-                    signatures.add(signature)
-                    for index, result in results.items():
-                        found[index][column][kind] = result
-    return Comparisons(sorted(signatures), found)
-
-
 def training(run: Run, updates_per_epoch: Optional[float]) -> Training:
     """What the log says of the training of ``run``.
 
@@ -220,54 +165,31 @@ def forgetting(run: Run, baseline: Optional[Run]) -> Dict[str, GoldNLL]:
     return {name: GoldNLL(b, a) for name, (b, a) in pairs.items() if b is not None and a is not None}
 
 
-def together(tests: Sequence[Comparison]) -> SeedComparisons:
-    """The tests of several seeds. The outputs are not pooled: those for one sentence are no independent samples."""
-    difference = fmean(test.difference for test in tests)
-    alike = [test for test in tests if test.p < significance.LEVEL and test.difference * difference > 0]
-    return SeedComparisons(difference, len(tests), len(alike))
+def _score(scores: Sequence[Score]) -> SystemScore:
+    """The mean of the runs of a system on a column."""
+    buckets = [
+        replace(same[0], bleu=fmean(bucket.bleu for bucket in same))
+        for same in zip(*(s.bleu_by_length for s in scores))
+    ]
+    mean = {metric: fmean(getattr(score, metric) for score in scores) for metric in METRICS}
+    mean.update(bleu_by_length=buckets, compound_split_bleu=None)
+    sd = stdev(score.bleu for score in scores) if len(scores) > 1 else None
+    return SystemScore(**{**vars(scores[0]), **mean}, seeds=len(scores), sd=sd)
 
 
-def _score(system: System, column: str, rows: Sequence[RunRow]) -> SystemScore:
-    """A system's scores on ``column``; ``rows`` are those of its runs that were scored there."""
-    scores = [row.scores[column] for row in rows]
-    tests = {kind: [score.against[kind] for score in scores if kind in score.against] for kind in AGAINST}
-    full = [run.scores[column] for run in system.scored(column)]
-    buckets = zip(*(score.bleu_by_length for score in full))
-    return SystemScore(
-        **{metric: fmean(getattr(score, metric) for score in scores) for metric in METRICS},
-        seeds=len(scores),
-        sd=statistics.stdev(score.bleu for score in scores) if len(scores) > 1 else None,
-        signature=full[0].signature,
-        chrf_signature=full[0].chrf_signature,
-        ter_signature=full[0].ter_signature,
-        sentences=full[0].sentences,
-        bleu_by_length=[replace(same[0], bleu=fmean(bucket.bleu for bucket in same)) for same in buckets],
-        **{f"against_{kind}": together(found) for kind, found in tests.items() if found},
-    )
-
-
-def rows(systems: Sequence[System], runs: Sequence[Run], columns: Sequence[str], tests: Comparisons) -> List[SystemRow]:
-    """A row for every system."""
+def rows(
+    systems: Sequence[System], runs: Sequence[Run], columns: Sequence[str], tests: Dict[Path, Dict[str, Any]]
+) -> List[SystemRow]:
+    """A row for every system; ``tests``, by a run's folder, are those over sentences."""
     baselines = [run for run in runs if not run.started_from and run.log.finished and run.log.train]
     updates_per_epoch = baselines[0].log.epoch_updates()[0] if baselines else None
-    found = []
-    for system in systems:
-        of_runs = []
-        for run in system.runs:
-            index = next(i for i, one in enumerate(runs) if one is run)
-            scores = {
-                column: RunScore(
-                    **{metric: getattr(run.scores[column], metric) for metric in METRICS},
-                    against=tests.found[index][column],
-                )
-                for column in columns
-                if column in run.scores
-            }
-            gold_nll = forgetting(run, baseline_of(run, runs)) if run.trained else {}
-            measures = training(run, updates_per_epoch) if run.trained else Training(*[None] * 5)
-            of_runs.append(RunRow(run.name, run.seed, run.reason, scores, gold_nll, measures))
-        found.append(_row(system, of_runs, columns))
-    return found
+
+    def row(run: Run) -> RunRow:
+        gold_nll = forgetting(run, baseline_of(run, runs)) if run.trained else {}
+        measures = training(run, updates_per_epoch) if run.trained else Training(*[None] * 5)
+        return RunRow(run.name, run.seed, run.reason, run.scores, tests[run.folder], gold_nll, measures)
+
+    return [_row(system, [row(run) for run in system.runs], columns) for system in systems]
 
 
 def _row(system: System, runs: List[RunRow], columns: Sequence[str]) -> SystemRow:
@@ -277,30 +199,19 @@ def _row(system: System, runs: List[RunRow], columns: Sequence[str]) -> SystemRo
         reason = run.reason or (f"not evaluated on {', '.join(missing)}" if missing else "")
         if reason:
             notes.append(f"{run.name}: {reason}" if len(runs) > 1 else reason)
-    scores = {}
-    for column in columns:
-        scored = [run for run in runs if column in run.scores]
-        if scored:
-            scores[column] = _score(system, column, scored)
+    known = {column: [run.scores[column] for run in runs if column in run.scores] for column in columns}
+    scores = {column: _score(found) for column, found in known.items() if found}
     for column, score in scores.items():
         greedy = scores.get(f"{testset_of(column)}.greedy")
         if greedy and greedy is not score and greedy.seeds == score.seeds:
             score.gain_over_greedy = score.bleu - greedy.bleu
     gold_nll = {}
     for name in dict.fromkeys(name for run in runs for name in run.gold_nll):
-        known = [run.gold_nll[name] for run in runs if name in run.gold_nll]
-        gold_nll[name] = GoldNLL(fmean(nll.before for nll in known), fmean(nll.after for nll in known))
-
-    def over(key: str, how: Callable = fmean) -> Optional[float]:
-        values = [getattr(run.training, key) for run in runs]
-        values = [value for value in values if value is not None]
-        return how(values) if values else None
-
-    measures = Training(
-        updates=over("updates", lambda values: round(fmean(values))),
-        epoch_seconds=over("epoch_seconds"),
-        average_memory_mib=over("average_memory_mib"),
-        maximum_memory_mib=over("maximum_memory_mib", max),
-        tokens_per_second=over("tokens_per_second"),
-    )
-    return SystemRow(system.name, system.runs[0].criterion, notes, scores, measures, gold_nll, runs)
+        found = [run.gold_nll[name] for run in runs if name in run.gold_nll]
+        gold_nll[name] = GoldNLL(fmean(nll.before for nll in found), fmean(nll.after for nll in found))
+    how = {"updates": lambda values: round(fmean(values)), "maximum_memory_mib": max}
+    took: Dict[str, Any] = {}
+    for key in (one.name for one in fields(Training)):
+        values = [getattr(run.training, key) for run in runs if getattr(run.training, key) is not None]
+        took[key] = how.get(key, fmean)(values) if values else None
+    return SystemRow(system.name, system.runs[0].criterion, notes, scores, Training(**took), gold_nll, runs)

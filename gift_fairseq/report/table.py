@@ -1,17 +1,17 @@
-"""The tables of a report as Markdown, and the results as CSV: other forms of the rows that results.json holds."""
+"""The tables of a report as Markdown, and the results as CSV: other forms of what results.json holds."""
 
 import csv
 import io
 from dataclasses import astuple, fields
-from typing import List, NamedTuple, Optional, Sequence, Union
+from typing import Dict, List, NamedTuple, Optional, Sequence, Union
 
-from gift_fairseq.evaluation.scores import Score
+from gift_fairseq.evaluation.scores import Score, search_of, testset_of
 from gift_fairseq.evaluation.significance import LEVEL
+from gift_fairseq.report.comparisons import AGAINST, CLAIMED, Claim
 from gift_fairseq.report.runs import CONTROL
 from gift_fairseq.report.systems import SystemRow, SystemScore, Training
 
 DASH = "–"
-MARKS = {"control": "*", "baseline": "†"}
 
 
 class Cell(NamedTuple):
@@ -40,37 +40,58 @@ def seconds(value: Optional[float]) -> Cell:
     return number(value, 0 if value is None else 3 - sum(value >= limit for limit in (1, 10, 100)))
 
 
+def search_title(search: str) -> str:
+    """``beam5`` as a reader likes it."""
+    return search.replace("beam", "beam ")
+
+
 def column_title(column: str) -> str:
     """``test.beam5`` as a reader likes it."""
-    name, _, search = column.rpartition(".")
-    return f"{name}, {search.replace('beam', 'beam ')}"
+    return f"{testset_of(column)}, {search_title(search_of(column))}"
 
 
 def bleu_cell(score: Optional[SystemScore]) -> Cell:
-    """BLEU, half its confidence interval, the spread over seeds, and the marks of what differs significantly."""
+    """BLEU, half its confidence interval, and the spread over seeds."""
     if score is None:
         return Cell(DASH)
-    words = [f"{score.bleu:.1f} ± {score.bleu_ci:.1f}"]
-    if score.sd is not None:
-        words.append(f"(sd {score.sd:.1f})")
-    for kind, mark in MARKS.items():
-        test = getattr(score, f"against_{kind}")
-        if test and test.significant:
-            words.append(mark if test.tested == 1 else f"{mark}{test.significant}/{test.tested}")
-    return Cell(" ".join(words), score.bleu)
+    spread = "" if score.sd is None else f" (sd {score.sd:.1f})"
+    return Cell(f"{score.bleu:.1f} ± {score.bleu_ci:.1f}{spread}", score.bleu)
 
 
-def results(rows: Sequence[SystemRow], columns: Sequence[str]) -> Table:
+def claim_cell(claim: Optional[Claim]) -> Cell:
+    """The difference, half its interval over seeds, and a mark where it is significant."""
+    if claim is None:
+        return Cell(DASH)
+    difference, half = claim.seeds.difference, claim.seeds.half_width
+    rest = " (one seed)" if half is None else f" ± {half:.1f}" + " *" * claim.significant
+    return Cell(f"{difference:+.1f}{rest}", difference)
+
+
+def results(rows: Sequence[SystemRow], columns: Sequence[str], claims: Sequence[Claim]) -> Table:
     """The main table, a row for every system, whatever it lacks."""
+    over = {(c.system, c.search): c for c in claims if (c.against, c.metric) == ("control", "bleu")}
+    searches = list(dict.fromkeys(search for _, search in over))
     heads = ["Strategy", *(f"BLEU {column_title(column)}" for column in columns)]
+    heads += [f"Over the control, {search_title(search)}" for search in searches]
     heads += ["Updates", "Epoch time (s)", "Avg memory (MiB)", "Max memory (MiB)", "Tokens/s"]
     cells = []
     for row in rows:
         line = [Cell(row.name), *(bleu_cell(row.scores.get(column)) for column in columns)]
+        line += [claim_cell(over.get((row.name, search))) for search in searches]
         took = row.training
         line += [number(took.updates), seconds(took.epoch_seconds), number(took.average_memory_mib)]
         cells.append([*line, number(took.maximum_memory_mib), number(took.tokens_per_second)])
     return Table("Results", heads, cells)
+
+
+def over_seeds(claims: Sequence[Claim]) -> Table:
+    heads = ["Strategy", "Search", "Against", "Metric", "Seeds", "Difference", "95% ±", "p", "p (Holm)"]
+    cells = []
+    for claim in claims:
+        line = [Cell(claim.system), Cell(search_title(claim.search)), Cell(f"the {claim.against}")]
+        line += [Cell(CLAIMED[claim.metric]), number(claim.seeds.seeds), number(claim.seeds.difference, 2, "+")]
+        cells.append([*line, number(claim.seeds.half_width, 2), number(claim.seeds.p, 4), number(claim.p_holm, 4)])
+    return Table("Strategies, the seed being random", heads, cells, 4)
 
 
 def measures(rows: Sequence[SystemRow], columns: Sequence[str]) -> Table:
@@ -99,54 +120,56 @@ def forgetting(rows: Sequence[SystemRow]) -> Table:
     return Table("NLL on gold prefixes before and after fine-tuning (nats a token)", heads, cells, 2)
 
 
-def comparisons(rows: Sequence[SystemRow], columns: Sequence[str]) -> Table:
+def over_sentences(rows: Sequence[SystemRow], columns: Sequence[str]) -> Table:
     """Every run by itself: its BLEU, and its tests."""
     heads = ["Run", "Test set", "Seed", "BLEU"]
-    heads += [head for kind in MARKS for head in (f"Over the {kind}", f"p ({kind})")]
+    heads += [head for against in AGAINST for head in (f"Over the {against}", f"p ({against})")]
     cells = []
     for column in columns:
         for run in (run for row in rows for run in row.runs if column in run.scores):
-            score = run.scores[column]
             seed = Cell(DASH if run.seed is None else str(run.seed), run.seed)
-            line = [Cell(run.name), Cell(column_title(column)), seed, number(score.bleu, 2)]
-            for kind in MARKS:
-                test = score.against.get(kind)
+            line = [Cell(run.name), Cell(column_title(column)), seed, number(run.scores[column].bleu, 2)]
+            for against in AGAINST:
+                test = run.tests[column].get(against)
                 line += [number(test.difference, 2, "+"), number(test.p, 4)] if test else [Cell(DASH)] * 2
             cells.append(line)
-    return Table("Each run and its tests", heads, cells, 2)
+    return Table("Two given systems, over sentences", heads, cells, 2)
 
 
-def tables(rows: Sequence[SystemRow], columns: Sequence[str]) -> List[Table]:
+def tables(rows: Sequence[SystemRow], columns: Sequence[str], claims: Sequence[Claim]) -> List[Table]:
     """All of them that have rows, the results first."""
-    found = [results(rows, columns), measures(rows, columns), forgetting(rows), comparisons(rows, columns)]
-    return [table for table in found if table.rows]
+    found = [results(rows, columns, claims), over_seeds(claims), measures(rows, columns), forgetting(rows)]
+    return [table for table in (*found, over_sentences(rows, columns)) if table.rows]
 
 
-def legend(rows: Sequence[SystemRow], columns: Sequence[str]) -> List[str]:
+def legend(rows: Sequence[SystemRow], claims: Sequence[Claim]) -> List[str]:
     """What stands below the results: one sentence or two a line, plain text."""
     several = any(score.seeds > 1 for row in rows for score in row.scores.values())
+    tested = any(claim.p_holm is not None for claim in claims)
     lines = [f"Missing: {row.name}: {note}." for row in rows for note in row.notes]
-    lines += [
+    lines.append(
         "BLEU ± half the width of its 95% confidence interval (sacreBLEU's bootstrap, 1,000 resamples of the test set)"
+        + "; with several seeds the means of both, and sd, the standard deviation of BLEU over the seeds" * several
+        + "."
+    )
+    lines.append(
+        "Over the control (standard: same start, updates and seed): BLEU, the mean over the test sets"
         + (
-            "; with several seeds the means of both, and sd, the standard deviation of BLEU over the seeds." * several
-            or "."
-        ),
-        f"* differs from the control (standard: same start, updates and seed), † from the baseline, with p < {LEVEL}: "
-        "sacreBLEU's paired approximate randomization, 10,000 trials, whose p counts larger differences only, plus "
-        "2^(1-k) for those as large, k being the number of outputs that differ; no correction for several comparisons."
-        + " *2/3: so in 2 of 3 seeds, each tested by itself, and in the direction of the mean difference."
-        * several,
+            f" and seeds ± half its 95% t interval over the seeds; * p < {LEVEL} by the t test of the paired seeds, "
+            "with Holm's correction for the number of strategies."
+            if tested
+            else ". One seed says nothing of a strategy: another seed of the same differs as much. Nothing is claimed."
+        )
+    )
+    lines.append(
         "Epoch time: seconds in updates (no validation, no saving) per update, times the updates of the baseline's "
         "first epoch. Average memory is over all updates, maximum memory the highest peak; on a CPU of the process, "
-        "with what its allocator keeps free for the next tensors. Tokens/s: target tokens, as fairseq logs them.",
-    ]
-    alone = [
-        row.name
-        for row in rows
-        if row.criterion != CONTROL
-        and any(score.against_baseline and not score.against_control for score in row.scores.values())
-    ]
+        "with what its allocator keeps free for the next tensors. Tokens/s: target tokens, as fairseq logs them."
+    )
+    first: Dict[str, Claim] = {}
+    for claim in claims:  # those against the control come first
+        first.setdefault(claim.system, claim)
+    alone = [c.system for c in first.values() if c.against == "baseline" and c.criterion != CONTROL]
     if alone:
         lines.append(f"Without a control of the same updates and seed among the runs: {', '.join(alone)}.")
     return lines
@@ -159,12 +182,18 @@ NOTES = {  # below the further tables, by title
     "NLL on gold prefixes before and after fine-tuning (nats a token)": "A positive change: fine-tuning made the model "
     "worse after gold prefixes. valid: the validation set, as training logged it, after the last update; the others: "
     "the checkpoint whose exposure bias was measured.",
-    "Each run and its tests": "Differences in BLEU; p-values of the paired tests.",
+    "Strategies, the seed being random": "The difference of a seed is the mean over all test sets, to the control of "
+    "its seed. Interval and p: Student's t over the seeds; Holm: corrected for the number of strategies. One seed has "
+    "neither.",
+    "Two given systems, over sentences": "Differences in BLEU and sacreBLEU's paired approximate randomization (10,000 "
+    "trials; its p counts larger differences only, plus 2^(1-k) for those as large, k being the number of outputs that "
+    "differ). It says whether these two systems differ, not whether their strategies do: two seeds of one do too. No "
+    "correction for several comparisons.",
 }
 
 
 def signatures(scores: Sequence[Union[Score, SystemScore]], tests: Sequence[str]) -> List[str]:
-    """sacreBLEU's signatures of ``scores``, and ``tests``, those of the paired tests."""
+    """sacreBLEU's signatures of ``scores``, and ``tests``, those of the tests over sentences."""
     found = [f"BLEU: {score.signature}" for score in scores]
     found += [f"chrF2: {score.chrf_signature}" for score in scores]
     found += [f"TER: {score.ter_signature}" for score in scores]
@@ -196,18 +225,19 @@ def markdown(tables: Sequence[Table], legend: Sequence[str], signatures: Sequenc
     return "\n".join(lines)
 
 
-def as_csv(rows: Sequence[SystemRow], columns: Sequence[str]) -> str:
+def as_csv(rows: Sequence[SystemRow], columns: Sequence[str], claims: Sequence[Claim]) -> str:
     """A line for every system, numbers in full; what is not known is empty."""
     metrics = ("bleu", "sd", "bleu_ci", "seeds", "chrf", "ter", "length_ratio", "repetition_rate", "gain_over_greedy")
-    tests = [(kind, key) for kind in MARKS for key in ("difference", "significant", "tested")]
+    said = {(c.system, f"{c.search}.{c.metric}_over_{c.against}"): (c.seeds.difference, c.p_holm) for c in claims}
+    claimed = list(dict.fromkeys(name for _, name in said))
     heads = [f"{column}.{metric}" for column in columns for metric in metrics]
-    heads += [f"{column}.{key}_{kind}" for column in columns for kind, key in tests]
+    heads += [head for name in claimed for head in (name, f"{name}.p_holm")]
     heads += [key.name for key in fields(Training)]
     lines: List[List[Union[str, float, None]]] = [["strategy", *heads, "missing"]]
     for row in rows:
         scores = [row.scores.get(column) for column in columns]
         line = [row.name, *(getattr(score, metric, None) for score in scores for metric in metrics)]
-        line += [getattr(getattr(score, f"against_{kind}", None), key, None) for score in scores for kind, key in tests]
+        line += [value for name in claimed for value in said.get((row.name, name), (None, None))]
         lines.append([*line, *astuple(row.training), "; ".join(row.notes)])
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(lines)

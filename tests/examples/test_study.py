@@ -300,7 +300,8 @@ def test_the_study(tmp_path, capsys):
     for system in report["systems"][1:]:
         assert [run["seed"] for run in system["runs"]] == [1, 2] and not system["notes"]
         assert all(score["seeds"] == 2 for score in system["scores"].values())
-    assert report["systems"][2]["scores"]["test.beam5"]["against_control"]["tested"] == 2
+    claims = {(claim["system"], claim["against"], claim["search"]): claim["seeds"] for claim in report["claims"]}
+    assert claims["recurrent --gold-ratio 0.5", "control", "beam5"] == 2
     assert not list(out.rglob("*.partial"))
 
     kept = [path for path in out.rglob("*") if path.suffix in (".pt", ".txt", ".json", ".log", ".html")]

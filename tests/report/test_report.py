@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,7 @@ from report_runs import NAMES, SENTENCES, hypotheses, log_line, make_report, mak
 
 from gift_fairseq.errors import UserError
 from gift_fairseq.evaluation.significance import Comparison
-from gift_fairseq.report import runs, samples, systems, table
+from gift_fairseq.report import comparisons, runs, samples, systems, table
 from gift_fairseq.report.folder import write_report
 
 
@@ -46,8 +47,7 @@ def test_the_options_of_a_strategy():
 
 def shown(score):
     """How the table shows a score of results.json."""
-    tests = {key: systems.SeedComparisons(**score[key]) for key in score if key.startswith("against_")}
-    return table.bleu_cell(systems.SystemScore(**{**score, **tests})).text
+    return table.bleu_cell(systems.SystemScore(**score)).text
 
 
 def test_what_one_system_is(rows):
@@ -76,8 +76,8 @@ def test_another_rate_is_another_system_and_another_control(root, tmp_path):
     assert moved is by_name["baseline"]
 
 
-def test_means_spread_and_marks(rows, root):
-    """Against sacreBLEU called directly; the seeds' tests apart, seed 2 against the control of seed 2."""
+def test_means_and_spread(rows, out):
+    """Against sacreBLEU called directly; seed 2 against the control of seed 2, by Student's t, a Cauchy for two."""
     score = rows["recurrent --passes 2"]["scores"]["news.beam5"]
     bleus = [
         sacrebleu.corpus_bleu(hypotheses(w, f"recurrent-{s}"), [references()]).score for s, w in ((1, 0.1), (2, 0.3))
@@ -85,22 +85,79 @@ def test_means_spread_and_marks(rows, root):
     assert score["bleu"] == pytest.approx(sum(bleus) / 2) and score["seeds"] == 2
     assert score["sd"] == pytest.approx(abs(bleus[0] - bleus[1]) / math.sqrt(2))
     controls = [sacrebleu.corpus_bleu(hypotheses(0.29, f"standard-{s}"), [references()]).score for s in (1, 2)]
-    assert score["against_control"]["difference"] == pytest.approx((sum(bleus) - sum(controls)) / 2)
-    assert (score["against_control"]["significant"], score["against_control"]["tested"]) == (1, 2)
+    claims = json.loads((out / "results.json").read_text())["claims"]
+    claims = {(c["system"], c["search"], c["against"]): c for c in claims if c["metric"] == "bleu"}
+    claim = claims["recurrent --passes 2", "beam5", "control"]
+    gains = [bleu - control for bleu, control in zip(bleus, controls)]
+    # of two seeds: the mean is half their sum, its standard error half their distance, t has one degree of freedom
+    t = abs(sum(gains)) / abs(gains[0] - gains[1])
+    assert claim["difference"] == pytest.approx(sum(gains) / 2) and claim["seeds"] == 2
+    assert claim["half_width"] == pytest.approx(math.tan(math.pi * 0.475) * abs(gains[0] - gains[1]) / 2)
+    assert claim["p"] == pytest.approx(1 - 2 * math.atan(t) / math.pi)
     alone = rows["generative"]["scores"]["news.beam5"]
-    assert alone["sd"] is None and alone["against_baseline"]["significant"] == 1
-    assert shown(alone) == f"{alone['bleu']:.1f} ± {alone['bleu_ci']:.1f} * †"
-    expected = f"{score['bleu']:.1f} ± {score['bleu_ci']:.1f} (sd {score['sd']:.1f}) *1/2 †1/2"
-    assert shown(score) == expected
+    assert "sd" not in alone and shown(alone) == f"{alone['bleu']:.1f} ± {alone['bleu_ci']:.1f}"
+    assert "p" not in claims["generative", "beam5", "control"] and ("generative", "greedy", "control") not in claims
+    assert shown(score) == f"{score['bleu']:.1f} ± {score['bleu_ci']:.1f} (sd {score['sd']:.1f})"
     greedy = rows["baseline"]["scores"]["news.greedy"]["bleu"]
     beam = rows["baseline"]["scores"]["news.beam5"]
-    assert beam["gain_over_greedy"] == pytest.approx(beam["bleu"] - greedy) and "against_control" not in beam
+    assert beam["gain_over_greedy"] == pytest.approx(beam["bleu"] - greedy)
 
 
-def test_seeds_that_disagree_do_not_add_up():
-    """Significant in both seeds, but better in one and worse in the other: one counts, that of the mean."""
-    tests = [Comparison(2.0, p=0.01), Comparison(-1.0, p=0.01), Comparison(5.0, p=0.06)]
-    assert systems.together(tests) == systems.SeedComparisons(2.0, tested=3, significant=1)
+def system(name, seeds, criterion="gift_recurrent", **bleus):
+    """A system whose runs have the scores ``bleus``, by column, a list of one for each seed; chrF2 is twice as much."""
+    found = []
+    for index, seed in enumerate(seeds):
+        scores = {c.replace("_", "."): SimpleNamespace(bleu=b[index], chrf=2 * b[index]) for c, b in bleus.items()}
+        run = SimpleNamespace(seed=seed, criterion=criterion, scores=scores, rest={}, options={"max_update": 9})
+        run.started_from = "" if name == "baseline" else "baseline/checkpoints/x.pt"
+        run.folder = Path(f"{name}-{seed}")
+        found.append(run)
+    return systems.System(name, found)
+
+
+def test_claims_by_hand():
+    """Paired by seed, the mean over test sets first; Holm over the strategies; another search and metric apart."""
+    made = [
+        system("baseline", [1], a_beam5=[10.0], b_beam5=[20.0], a_greedy=[9.0], b_greedy=[19.0]),
+        system("standard", [1, 2, 3], "gift_standard", a_beam5=[10, 12, 14], b_beam5=[20, 20, 26]),
+        system("one", [3, 1, 2], a_beam5=[15, 12, 12], b_beam5=[28, 21, 22]),  # +1.5, +1.5, +1
+        system("two", [1, 2, 3], a_beam5=[12, 10, 15], b_beam5=[20, 24, 26]),  # +1, +1, +0.5
+        system("new", [1], a_beam5=[20], b_beam5=[30], a_greedy=[10], b_greedy=[20]),
+        system("part", [1, 2], a_beam5=[20, 30]),  # not scored on b
+    ]
+    every = [run for one in made for run in one.runs]
+    claims = comparisons.claims(made, every, ["a.beam5", "b.beam5", "a.greedy", "b.greedy"])
+    found = {(c.system, c.search, c.metric): c for c in claims if c.against == "control"}
+    assert [key[0] for key in found if key[1:] == ("beam5", "bleu")] == ["one", "two", "new"]
+    assert ("new", "greedy", "bleu") not in found  # there is no control
+    one, two = found["one", "beam5", "bleu"], found["two", "beam5", "bleu"]
+    # sd 1/sqrt(12), standard error 1/6; t = 8 and 5, of two degrees of freedom: p = 1 - t / sqrt(2 + t^2)
+    assert (one.seeds.difference, two.seeds.difference) == pytest.approx((4 / 3, 5 / 6))
+    assert one.seeds.half_width == two.seeds.half_width == pytest.approx(4.302653 / 6)
+    ps = 1 - 8 / math.sqrt(66), 1 - 5 / math.sqrt(27)
+    assert (one.seeds.p, two.seeds.p) == pytest.approx(ps) and ps[0] < 0.025 < ps[1] < 0.05
+    assert (one.p_holm, two.p_holm) == pytest.approx((2 * ps[0], ps[1])) and one.significant and two.significant
+    assert found["one", "beam5", "chrf"].seeds.difference == pytest.approx(8 / 3)
+    assert found["one", "beam5", "chrf"].p_holm == pytest.approx(2 * ps[0])
+    cells = [table.claim_cell(found[name, "beam5", "bleu"]).text for name in ("one", "two", "new")]
+    assert cells == ["+1.3 ± 0.7 *", "+0.8 ± 0.7 *", "+10.0 (one seed)"]
+    control = next(c for c in claims if c.system == "standard")
+    assert control.against == "baseline" and control.p_holm == control.seeds.p
+
+
+@pytest.mark.parametrize(
+    "seeds, p, warned", [([11, 11.1, 11.2], 1, "beam5 +1.1, p = 0.0027"), ([9, 9.1, 9.2], 1, ""), ([9, 13, 11], 1, ""),
+                         ([11], 0.02, "a.beam5 +1.0, p = 0.04"), ([11], 0.03, ""), ([9], 0.001, "")],
+)  # fmt: skip
+def test_a_control_that_beats_the_baseline_is_warned_of(seeds, p, warned):
+    """Over seeds; with one seed over sentences, here with a second test of p = 1 beside it, so that Holm doubles p."""
+    made = [system("baseline", [1], a_beam5=[10.0])]
+    made.append(system("standard", range(len(seeds)), "gift_standard", a_beam5=seeds))
+    said = comparisons.claims(made, [run for one in made for run in one.runs], ["a.beam5"])
+    tests = {"a.beam5": {"baseline": Comparison(seeds[0] - 10, p)}, "b.beam5": {"baseline": Comparison(0.1, 1.0)}}
+    row = SimpleNamespace(name="standard", criterion="gift_standard", runs=[SimpleNamespace(tests=tests)])
+    found = comparisons.unconverged([row], said)
+    assert bool(found) == bool(warned) and all(f"(BLEU, {warned})" in line for line in found)
 
 
 def test_time_memory_and_forgetting_by_hand(rows):
@@ -150,7 +207,7 @@ def test_what_is_missing_is_said(rows, out):
     assert rows["recurrent --passes 2"]["notes"] == ["recurrent-3: not evaluated"]
     assert rows["recurrent --passes 2"]["runs"][2]["epoch_seconds"] is not None  # it was trained
     text = (out / "results.md").read_text()
-    assert "| auxiliary " + "| – " * 7 + "|\n" in text
+    assert "| auxiliary " + "| – " * 9 + "|\n" in text
     assert "\nMissing: auxiliary: training not finished: 2 of 3 updates.\n" in text
     assert (out / "plots" / "epoch-time.png").read_bytes().startswith(b"\x89PNG")
 
@@ -193,7 +250,7 @@ def test_all_forms_hold_the_same_numbers(rows, out):
             if score:
                 cell = shown(score)
                 blanks = page.replace("\u00a0", " ")
-                assert f'data-value="{score["bleu"]!r}">{cell}</td>' in blanks and cell.replace("*", "\\*") in markdown
+                assert f'data-value="{score["bleu"]!r}">{cell}</td>' in blanks and cell in markdown
         assert lines[name]["epoch_seconds"] == ("" if row["epoch_seconds"] is None else repr(row["epoch_seconds"]))
     for signature in {score["signature"] for row in rows.values() for score in row["scores"].values()}:
         assert "version:" in signature and f"`{signature}`" in markdown and signature in page

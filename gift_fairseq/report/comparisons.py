@@ -1,0 +1,98 @@
+"""What a report says of differences: of strategies over seeds, of two given runs over sentences."""
+
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+from gift_fairseq.evaluation import significance
+from gift_fairseq.evaluation.scores import search_of
+from gift_fairseq.evaluation.significance import LEVEL, OverSeeds
+from gift_fairseq.report.runs import CONTROL, Run
+from gift_fairseq.report.systems import System, SystemRow, baseline_of, control_of
+
+AGAINST = {"control": control_of, "baseline": baseline_of}
+CLAIMED = {"bleu": "BLEU", "chrf": "chrF2"}
+
+
+@dataclass
+class Claim:
+    """A system against another, paired by seed; the difference of a seed is the mean over all test sets."""
+
+    system: str
+    criterion: str
+    against: str  # of AGAINST
+    search: str
+    metric: str  # of CLAIMED
+    seeds: OverSeeds = field(metadata={"flat": True})
+    p_holm: Optional[float] = None  # p, corrected for the number of strategies
+
+    @property
+    def significant(self) -> bool:
+        return self.p_holm is not None and self.p_holm < LEVEL
+
+
+def claims(systems: Sequence[System], runs: Sequence[Run], columns: Sequence[str]) -> List[Claim]:
+    """Of every system against the control and the baseline, for each search and metric apart.
+
+    A run counts that was scored on all test sets, as the control of its seed was. Corrected are the strategies of one
+    search, metric and opponent together; the control's own p (against the baseline) stays as it is.
+    """
+    found = []
+    for against, search, metric in product(AGAINST, dict.fromkeys(map(search_of, columns)), CLAIMED):
+        own, family = [column for column in columns if search_of(column) == search], []
+        for system in systems:
+            pairs = [(run.scores, other.scores) for run in system.runs if (other := AGAINST[against](run, runs))]
+            differences = [
+                fmean(getattr(one[column], metric) - getattr(other[column], metric) for column in own)
+                for one, other in pairs
+                if set(own) <= one.keys() & other.keys()
+            ]
+            if differences:
+                over = significance.over_seeds(differences)
+                family.append(Claim(system.name, system.runs[0].criterion, against, search, metric, over, over.p))
+        tested = [claim for claim in family if claim.criterion != CONTROL and claim.p_holm is not None]
+        for claim, p in zip(tested, significance.holm([claim.p_holm for claim in tested])):
+            claim.p_holm = p
+        found += family
+    return found
+
+
+def over_sentences(runs: Sequence[Run]) -> Tuple[List[str], Dict[Path, Dict[str, Dict[str, Any]]]]:
+    """sacreBLEU's signatures, and its paired tests, by a run's folder, column, and control or baseline."""
+    found: Dict[Path, Dict[str, Dict[str, Any]]] = {}
+    signatures = set()
+    for run in runs:
+        others = {against: other for against, of in AGAINST.items() if (other := of(run, runs))}
+        found[run.folder] = {column: {} for column in run.scores}
+        for (against, other), column in product(others.items(), run.scores):
+            if column in other.scores:
+                texts = other.hypotheses(column), run.hypotheses(column), run.references(column)
+                signature, found[run.folder][column][against] = significance.compare(*texts)
+                signatures.add(signature)
+    return sorted(signatures), found
+
+
+def unconverged(rows: Sequence[SystemRow], claims: Sequence[Claim]) -> List[str]:
+    """Warnings where the control is significantly better than the baseline.
+
+    By BLEU over its seeds in one of the searches; with one seed by the tests over sentences, corrected by their number.
+    """
+    found = []
+    for row in (row for row in rows if row.criterion == CONTROL):
+        own = [c for c in claims if (c.system, c.against, c.metric) == (row.name, "baseline", "bleu")]
+        said = [(c.search, c.seeds.difference, c.p_holm) for c in own if c.p_holm is not None]
+        if not said:
+            tests = [(column, kinds["baseline"]) for column, kinds in row.runs[0].tests.items() if "baseline" in kinds]
+            ps = significance.holm([test.p for _, test in tests])
+            said = [(column, test.difference, p) for (column, test), p in zip(tests, ps)]
+        better = [
+            f"{where} {difference:+.1f}, p = {p:.2g}" for where, difference, p in said if p < LEVEL and difference > 0
+        ]
+        if better:
+            found.append(
+                f"Warning: {row.name}, the control, is better than the baseline (BLEU, {'; '.join(better)}): the "
+                "baseline was not converged, and the comparison rewards whatever trains longest."
+            )
+    return found
