@@ -11,7 +11,8 @@ The folder of a training:
     train.log         fairseq's log as JSON, the whole configuration first
     stderr.log        what fairseq said beside it
     checkpoints/      fairseq's, and checkpoint_average.pt
-    generate/         TESTSET.SEARCH.txt, the translations, detokenized, a line for a line
+    generate/         TESTSET.SEARCH.txt, the translations, detokenized, a line for a line; SEARCH is beam5 for example,
+                      or beam5-average of checkpoint_average.pt of a fine-tuning
     scores.json       their scores, by TESTSET.SEARCH
     exposure/         TESTSET.json, the measure of exposure bias
     raw/              the text that the scores were computed on; gift_fairseq.data.testsets knows its files
@@ -37,6 +38,7 @@ TYPED_AS = {  # options of each command that fairseq knows by another name
     "train": {"max_update": "updates", "warmup_updates": "warmup"},
     "finetune": {"max_update": "updates", "finetune_from_model": "from", "criterion": "strategy"},
 }
+AVERAGED = "-average"  # after the SEARCH with which the mean of a fine-tuning's models was scored
 
 
 def checkpoint_file(name: str) -> str:
@@ -60,13 +62,22 @@ class Run:
     def checkpoint(self, name: str) -> Path:
         return self.checkpoints / checkpoint_file(name)
 
+    def model(self) -> Path:
+        """The averaged checkpoint if there is one, else the last."""
+        return self.checkpoint("average" if self.checkpoint("average").is_file() else "last")
+
+    def variant(self, checkpoint: Path) -> str:
+        """What follows the SEARCH in the columns of ``checkpoint``."""
+        averaged = checkpoint.name == checkpoint_file("average") and self.record().get("command") == "finetune"
+        return AVERAGED * averaged
+
     def translations(self, column: str) -> Path:
         """What was generated for ``column``, which is TESTSET.SEARCH."""
         return self.generated / f"{column}.txt"
 
     def columns(self) -> List[str]:
         """Every TESTSET.SEARCH that was generated."""
-        return [path.stem for path in sorted(self.generated.glob("*.txt"))]
+        return sorted(path.stem for path in self.generated.glob("*.txt"))
 
     def hypotheses(self, column: str) -> List[str]:
         """What was generated for ``column``: a line for each of the test set."""

@@ -1,8 +1,8 @@
 """Fine-tune by many settings with one seed, and by the best of each strategy on the validation set with all seeds.
 
 1. The control (standard) and every line of the grid are fine-tuned with the first seed: OUT/runs/NAME.
-2. They translate the validation set (OUT/selection/NAME). Of every strategy the line with the best BLEU there, the mean
-   of beam and greedy, is a finalist: OUT/selection.md and selection.json.
+2. They translate the validation set (OUT/selection/NAME), with --average by the mean of their models. Of every strategy
+   the line with the best BLEU there, the mean of beam and greedy, is a finalist: OUT/selection.md and selection.json.
 3. The control and the finalists are fine-tuned with the other seeds too (OUT/runs/NAME-seedN). They and the baseline
    translate the test sets, their exposure bias is measured, and the report is written to OUT/report.
 
@@ -58,8 +58,9 @@ def parse(arguments: List[str]) -> argparse.Namespace:
         metavar="N",
         help="trainings at once, each with OMP_NUM_THREADS or its share of the cores",
     )
+    shared.add_average(parser)
     # what else a training can be asked for
-    parser.set_defaults(patience=0, average=0, precision="fp32", gpus=None, tensorboard=False, wandb=None)
+    parser.set_defaults(patience=0, precision="fp32", gpus=None, tensorboard=False, wandb=None)
     own, flags = shared.split_flags(arguments)
     return argparse.Namespace(**vars(parser.parse_args(own)), flags=flags)
 
@@ -146,25 +147,32 @@ class Study:
             run.folder.mkdir(parents=True, exist_ok=True)
             if not run.checkpoints.is_symlink():
                 run.checkpoints.symlink_to(os.path.relpath(runs.Run(training.out).checkpoints, run.folder))
-            checkpoints[training.out.name] = run.checkpoint("last")
+            checkpoints[training.out.name] = [run.checkpoint("average" if self.options.average else "last")]
         self.once(begun, "select", ["evaluate", "--search", "both", "--testset", VALID], checkpoints)
 
     def report(self, begun: runs.Begun, finalists: Sequence[Training]) -> None:
-        checkpoints = {"baseline": self.options.start}
-        checkpoints.update({one.out.name: runs.Run(one.out).checkpoint("last") for one in finalists})
+        kinds, checkpoints = ["last"] + ["average"] * bool(self.options.average), {"baseline": [self.options.start]}
+        checkpoints.update({one.out.name: [runs.Run(one.out).checkpoint(kind) for kind in kinds] for one in finalists})
         self.once(begun, "evaluate", ["evaluate", "--search", "both"], checkpoints)
-        self.once(begun, "exposure", ["exposure"], checkpoints)
+        self.once(begun, "exposure", ["exposure"], {name: kept[-1:] for name, kept in checkpoints.items()})
         folders, stamp = [str(self.baseline.folder), *(str(one.out) for one in finalists)], begun.stamp("report")
         if not stamp.is_file() or stamp.read_text().split("\n") != folders:
             run_command(["report", "--out", str(self.out / "report"), *folders])
             stamp.write_text("\n".join(folders))
 
-    def once(self, begun: runs.Begun, stage: str, command: List[str], checkpoints: Dict[str, Path]) -> None:
+    def once(self, begun: runs.Begun, stage: str, command: List[str], checkpoints: Dict[str, List[Path]]) -> None:
         """``command`` with those ``checkpoints``, by run, for which it is not done yet."""
         left = [name for name in checkpoints if not begun.is_done(f"{stage}-{name}")]
         if left:
             with contextlib.redirect_stdout(io.StringIO()):
-                run_command([*command, "--data", str(self.options.data), *(str(checkpoints[name]) for name in left)])
+                run_command(
+                    [
+                        *command,
+                        "--data",
+                        str(self.options.data),
+                        *(str(one) for name in left for one in checkpoints[name]),
+                    ]
+                )
         for name in left:
             begun.stamp(f"{stage}-{name}").touch()
 

@@ -48,6 +48,23 @@ def last_epochs(folder: Path, number: int) -> List[Path]:
     return [path for _, path in epochs[-number:]]
 
 
+def second_half(updates: int, number: int) -> List[int]:
+    """After which updates a model is kept that is kept ``number`` times, evenly over the second half of ``updates``.
+
+    The last is ``updates`` itself. Fewer where the half has fewer.
+    """
+    return sorted({updates - i * updates // (2 * number) for i in range(number)})
+
+
+def snapshot_file(folder: Path, update: int) -> Path:
+    return folder / f"snapshot_{update}.pt"
+
+
+def snapshots(folder: Path) -> List[Path]:
+    """Those in ``folder`` by their update, of which :func:`second_half` says the numbers, all but the last."""
+    return sorted(folder.glob("snapshot_*.pt"), key=lambda path: int(path.stem.split("_")[1]))
+
+
 def write_average(paths: List[Path], out: Path) -> None:
     """The mean of ``paths`` as the checkpoint ``out``; see :func:`average`."""
     with torch.no_grad():

@@ -2,8 +2,8 @@
 
 The runs are OUT/runs/NAME, made by the commands finetune, evaluate and exposure; NAME is standard for example, and
 standard-seed2 with a second seed of 2. The report is OUT/index.html and OUT/results.md. Scored is what the last update
-left, or with --average the mean. Flags after -- go to all fine-tunings. Run again with the same options, it resumes. On
-several machines, call finetune on each instead.
+left, and with --average the mean beside it, of which exposure bias is measured then. Flags after -- go to all
+fine-tunings. Run again with the same options, it resumes. On several machines, call finetune on each instead.
 """
 
 import argparse
@@ -54,13 +54,14 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
         for training in trainings.values():
             training.run(dry_run=True)
         return
-    scored = "average" if options.average else "last"
     folders = [runs.Run(training.out) for training in trainings.values()]
-    checkpoints = [str(options.start), *(str(folder.checkpoint(scored)) for folder in folders)]
+    last = [str(folder.checkpoint("last")) for folder in folders]
+    averaged = [str(folder.checkpoint("average")) for folder in folders] if options.average else []
     data = ["--data", str(options.data)]
 
     def evaluate() -> None:
         with written_whole(str(options.out / "scores.txt")) as (out,), contextlib.redirect_stdout(out):
+            checkpoints = [str(options.start), *last, *averaged]
             run_command(["evaluate", *data, "--search", "both", *checkpoints, *further])
 
     def report() -> None:
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
         for name, training in trainings.items():
             begun.stage(f"train-{name}", training.run)
         begun.stage("evaluate", evaluate)
-        begun.stage("exposure", lambda: run_command(["exposure", *data, *checkpoints]))
+        begun.stage("exposure", lambda: run_command(["exposure", *data, str(options.start), *(averaged or last)]))
         begun.stage("report", report)
     print((options.out / "results.md").read_text(encoding="utf-8").split("\n\n", 1)[0])  # the first of its tables
     say(f"the report is {options.out / 'index.html'}, the runs are in {options.out / 'runs'}")

@@ -1,7 +1,8 @@
 """Translate test sets with checkpoints, and score what comes out.
 
 Writes RUN/generate/TESTSET.SEARCH.txt, the translations, and RUN/scores.json: BLEU, chrF2 and TER by sacreBLEU, on
-detokenized text.
+detokenized text. The mean of a fine-tuning's models (checkpoint_average.pt) is scored beside its last checkpoint, as
+TESTSET.SEARCH-average.
 """
 
 import argparse
@@ -29,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, flags: List[str]) -> None:
-    sets, runs = shared.sets_of(options), shared.runs_of(options)
+    sets, runs = shared.sets_of(options), shared.runs_of(options, variants=True)
     from gift_fairseq.evaluation import scores, translate
 
     beams = {"beam": [options.beam], "greedy": [1], "both": [options.beam, 1]}[options.search]
@@ -43,12 +44,12 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
         for checkpoint, run in runs.items():
             translator = translate.Translator(options.data, checkpoint, flags)
             for beam, (name, subset) in product(beams, sets.items()):
-                search = translate.search_name(beam)
+                search = translate.search_name(beam) + run.variant(checkpoint)
                 say(f"translating {name} by {run.folder.name}, {search}")
                 lines = translator.translate_set(name, subset, beam)
                 run.generated.mkdir(parents=True, exist_ok=True)
                 write_whole(str(run.translations(f"{name}.{search}")), "".join(line + "\n" for line in lines))
-    for run in runs.values():
+    for run in {run.folder: run for run in runs.values()}.values():
         for column, score in scores.write_scores(run.folder, options.data, options.compound_split).items():
             split = f", compounds split {score.compound_split_bleu:.2f}" if options.compound_split else ""
             print(f"{run.folder.name}\t{column}\t{score.bleu:.2f}{split}\t{score.signature}")

@@ -5,16 +5,23 @@ from pathlib import Path
 from typing import List
 
 from gift_fairseq.io import quiet, say
+from gift_fairseq.runs import Run
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="fairseq's, with or without this plugin")
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="fairseq's, with or without this plugin; or the folder of a run: its averaged checkpoint, else the last",
+    )
     parser.add_argument("out", type=Path, metavar="OUT", help="the file to write")
 
 
 def run(options: argparse.Namespace, flags: List[str]) -> None:
     from gift_fairseq.checkpoints.export import write_export
 
+    checkpoint = Run(options.checkpoint).model() if options.checkpoint.is_dir() else options.checkpoint
     with quiet():
-        write_export(options.checkpoint, options.out)
-    say(f"{options.out} is written")
+        write_export(checkpoint, options.out)
+    say(f"{options.out} is {checkpoint} for other programs")

@@ -13,6 +13,8 @@ from typing import List
 from gift_fairseq.cli import options as shared
 from gift_fairseq.cli.train import Machine, Training
 from gift_fairseq.errors import UserError
+from gift_fairseq.io import say
+from gift_fairseq.runs import Run
 
 FLAGS_OF = "fairseq-train"
 WARMUP = 20  # updates; at most a fifth of all
@@ -46,7 +48,10 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
     start, machine = Start.of(options, flags), Machine.of(options)
     if name != "standard" and not options.no_control:
         start.training(options.control or options.out.parent / "standard", ["standard"], machine).run(options.dry_run)
-    start.training(options.out, [name, *own], machine).run(options.dry_run)
+    training = start.training(options.out, [name, *own], machine)
+    training.run(options.dry_run)
+    if not options.dry_run:
+        say(f"its model is {Run(training.out).model()}")
 
 
 def strategy_words(text: str) -> List[str]:

@@ -11,6 +11,7 @@ from gift_fairseq.data import testsets
 from gift_fairseq.errors import UserError
 from gift_fairseq.runs import Run, run_of
 
+AVERAGE = 0  # models of a fine-tuning whose mean is taken, unless told otherwise
 STRATEGIES = ("standard", "auxiliary", "recurrent", "generative", "risk")
 
 
@@ -122,18 +123,25 @@ def add_dry_run(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_training(parser: argparse.ArgumentParser, several_machines: bool = True, seed: bool = True) -> None:
+def add_average(parser: argparse.ArgumentParser, finetuning: bool = True) -> None:
+    averaged = "N models spread evenly over the second half of the updates" if finetuning else "the last N epochs"
+    parser.add_argument(
+        "--average",
+        type=whole(0),
+        default=AVERAGE if finetuning else 0,
+        metavar="N",
+        help=f"also write checkpoints/checkpoint_average.pt, the mean of {averaged}; 0: do not",
+    )
+
+
+def add_training(
+    parser: argparse.ArgumentParser, several_machines: bool = True, seed: bool = True, finetuning: bool = True
+) -> None:
     """What train, finetune and compare have in common."""
     parser.add_argument(
         "--patience", type=whole(0), default=0, metavar="N", help="stop after N validations without gain; 0: never"
     )
-    parser.add_argument(
-        "--average",
-        type=whole(0),
-        default=0,
-        metavar="N",
-        help="also write checkpoints/checkpoint_average.pt, the mean of the last N epochs; 0: do not",
-    )
+    add_average(parser, finetuning)
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32", help="of the arithmetic")
     if seed:
         parser.add_argument("--seed", type=whole(0), default=1, metavar="N", help="of all random choices")
@@ -172,10 +180,10 @@ def sets_of(options: argparse.Namespace) -> Dict[str, str]:
     return {name: testsets.subset_of(options.data, name) for name in names}
 
 
-def runs_of(options: argparse.Namespace) -> Dict[Path, Run]:
+def runs_of(options: argparse.Namespace, variants: bool = False) -> Dict[Path, Run]:
     """For every checkpoint the run in whose folder its results go.
 
-    :class:`UserError` if nothing says which it is, or two checkpoints have the same.
+    :class:`UserError` if nothing says which it is, or two checkpoints have the same, ``variants`` of a run apart.
     """
     found: Dict[Path, Run] = {}
     if options.out and len(options.checkpoints) > 1:
@@ -186,7 +194,8 @@ def runs_of(options: argparse.Namespace) -> Dict[Path, Run]:
             raise UserError(
                 f"CHECKPOINT is {checkpoint}, but must be RUN/checkpoints/FILE.pt, or --out name the folder"
             )
-        if run.folder in [one.folder for one in found.values()]:
+        same = [one for one, other in found.items() if other.folder == run.folder]
+        if any(not variants or run.variant(one) == run.variant(checkpoint) for one in same):
             raise UserError(
                 f"CHECKPOINT is {checkpoint}, but must be the only one of {run.folder}, whose results would mix"
             )

@@ -59,7 +59,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="tokens of a batch on each GPU: sentences times the longer side, padding included",
     )
     parser.add_argument("--update-freq", type=shared.whole(1), default=1, metavar="N", help="batches of an update")
-    shared.add_training(parser)
+    shared.add_training(parser, finetuning=False)
     shared.add_dry_run(parser)
 
 
@@ -133,7 +133,11 @@ class Training:
         words += ["--save-dir", str(run.checkpoints), "--log-format", "json", "--log-interval", "20"]
         words += [f"--{machine.precision}"] if machine.precision != "fp32" else []
         words += ["--patience", str(machine.patience)] if machine.patience else []
-        words += ["--keep-last-epochs", str(machine.average)] if machine.average else ["--no-epoch-checkpoints"]
+        if machine.average and self.command == "train":
+            words += ["--keep-last-epochs", str(machine.average)]
+        else:
+            words += ["--no-epoch-checkpoints"]
+            words += ["--snapshots", str(machine.average)] if machine.average else []
         words += ["--tensorboard-logdir", str(self.out / "tensorboard")] if machine.tensorboard else []
         words += ["--wandb-project", machine.wandb] if machine.wandb else []
         words += ["--cpu"] if machine.on_cpu else []
@@ -179,7 +183,7 @@ class Training:
         with runs.begin(self.out, {**self.record(), "words": words, **runs.provenance()}) as begun:
             begun.stage("train", lambda: self._train(begun, words))
             if machine.average:
-                begun.stage("average", lambda: self._average(begun))
+                self._average(begun)
         say(f"the run is {self.out}")
 
     def _train(self, run: runs.Begun, words: List[str]) -> None:
@@ -212,7 +216,15 @@ class Training:
     def _average(self, run: runs.Begun) -> None:
         from gift_fairseq.checkpoints import average
 
-        average.write_average(average.last_epochs(run.checkpoints, self.machine.average), run.checkpoint("average"))
+        snapshots = average.snapshots(run.checkpoints)
+
+        def write() -> None:
+            epochs = average.last_epochs(run.checkpoints, self.machine.average) if self.command == "train" else None
+            average.write_average(epochs or [*snapshots, run.checkpoint("last")], run.checkpoint("average"))
+
+        run.stage("average", write)
+        for path in snapshots:  # not before the stamp: cut off, the stage needs them again
+            path.unlink()
 
 
 @contextlib.contextmanager

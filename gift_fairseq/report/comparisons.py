@@ -10,7 +10,7 @@ from gift_fairseq.evaluation import significance
 from gift_fairseq.evaluation.scores import search_of
 from gift_fairseq.evaluation.significance import LEVEL, OverSeeds
 from gift_fairseq.report.runs import CONTROL, Run
-from gift_fairseq.report.systems import System, SystemRow, baseline_of, control_of
+from gift_fairseq.report.systems import System, SystemRow, baseline_of, control_of, held
 
 AGAINST = {"control": control_of, "baseline": baseline_of}
 CLAIMED = {"bleu": "BLEU", "chrf": "chrF2"}
@@ -43,11 +43,12 @@ def claims(systems: Sequence[System], runs: Sequence[Run], columns: Sequence[str
     for against, search, metric in product(AGAINST, dict.fromkeys(map(search_of, columns)), CLAIMED):
         own, family = [column for column in columns if search_of(column) == search], []
         for system in systems:
-            pairs = [(run.scores, other.scores) for run in system.runs if (other := AGAINST[against](run, runs))]
+            pairs = [(run, other) for run in system.runs if (other := AGAINST[against](run, runs))]
+            scores = [[(run.scores.get(c), other.scores.get(held(other, c))) for c in own] for run, other in pairs]
             differences = [
-                fmean(getattr(one[column], metric) - getattr(other[column], metric) for column in own)
-                for one, other in pairs
-                if set(own) <= one.keys() & other.keys()
+                fmean(getattr(one, metric) - getattr(other, metric) for one, other in found)
+                for found in scores
+                if all(map(all, found))
             ]
             if differences:
                 over = significance.over_seeds(differences)
@@ -67,8 +68,8 @@ def over_sentences(runs: Sequence[Run]) -> Tuple[List[str], Dict[Path, Dict[str,
         others = {against: other for against, of in AGAINST.items() if (other := of(run, runs))}
         found[run.folder] = {column: {} for column in run.scores}
         for (against, other), column in product(others.items(), run.scores):
-            if column in other.scores:
-                texts = other.hypotheses(column), run.hypotheses(column), run.references(column)
+            if held(other, column) in other.scores:
+                texts = other.hypotheses(held(other, column)), run.hypotheses(column), run.references(column)
                 signature, found[run.folder][column][against] = significance.compare(*texts)
                 signatures.add(signature)
     return sorted(signatures), found

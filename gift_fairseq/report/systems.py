@@ -16,6 +16,7 @@ from gift_fairseq.errors import UserError
 from gift_fairseq.evaluation.scores import Metrics, Score, testset_of
 from gift_fairseq.evaluation.significance import Comparison
 from gift_fairseq.report.runs import CONTROL, LAST, Run
+from gift_fairseq.runs import AVERAGED
 
 METRICS = tuple(metric.name for metric in fields(Metrics))
 
@@ -121,6 +122,11 @@ def baseline_of(run: Run, runs: Sequence[Run]) -> Optional[Run]:
     return baselines[0] if len(baselines) == 1 else None
 
 
+def held(other: Run, column: str) -> str:
+    """The column of ``other`` that ``column`` is held against: a baseline has no averaged one of its own."""
+    return column if other.started_from else column.replace(AVERAGED, "")
+
+
 def columns_of(runs: Sequence[Run]) -> List[str]:
     """Every TESTSET.SEARCH that a run was scored on; :class:`UserError` where two runs had unlike references."""
     columns = list(dict.fromkeys(column for run in runs for column in run.scores))
@@ -194,15 +200,15 @@ def rows(
 
 def _row(system: System, runs: List[RunRow], columns: Sequence[str]) -> SystemRow:
     notes = []
-    for run in runs:
-        missing = [column for column in columns if column not in run.scores]
+    for run in system.runs:
+        missing = [column for column in columns if held(run, column) not in run.scores]
         reason = run.reason or (f"not evaluated on {', '.join(missing)}" if missing else "")
         if reason:
             notes.append(f"{run.name}: {reason}" if len(runs) > 1 else reason)
     known = {column: [run.scores[column] for run in runs if column in run.scores] for column in columns}
     scores = {column: _score(found) for column, found in known.items() if found}
     for column, score in scores.items():
-        greedy = scores.get(f"{testset_of(column)}.greedy")
+        greedy = scores.get(f"{testset_of(column)}.greedy{AVERAGED * column.endswith(AVERAGED)}")
         if greedy and greedy is not score and greedy.seeds == score.seeds:
             score.gain_over_greedy = score.bleu - greedy.bleu
     gold_nll = {}

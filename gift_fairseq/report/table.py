@@ -10,6 +10,7 @@ from gift_fairseq.evaluation.significance import LEVEL
 from gift_fairseq.report.comparisons import AGAINST, CLAIMED, Claim
 from gift_fairseq.report.runs import CONTROL
 from gift_fairseq.report.systems import SystemRow, SystemScore, Training
+from gift_fairseq.runs import AVERAGED
 
 DASH = "–"
 
@@ -41,8 +42,8 @@ def seconds(value: Optional[float]) -> Cell:
 
 
 def search_title(search: str) -> str:
-    """``beam5`` as a reader likes it."""
-    return search.replace("beam", "beam ")
+    """``beam5-average`` as a reader likes it."""
+    return search.replace("beam", "beam ").replace(AVERAGED, ", averaged")
 
 
 def column_title(column: str) -> str:

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from fairseq.models import ARCH_MODEL_REGISTRY, FairseqLanguageModel
@@ -9,12 +10,13 @@ from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from fairseq.utils import split_paths
 from omegaconf import II
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from gift_fairseq import metrics, rollout
+from gift_fairseq.checkpoints import average
 from gift_fairseq.checkpoints import flags as finetune_flags
-from gift_fairseq.checkpoints.files import check_checkpoint
-from gift_fairseq.errors import UserError, one_sentence
+from gift_fairseq.checkpoints.files import check_checkpoint, write_checkpoint
+from gift_fairseq.errors import UserError, check_at_least, one_sentence
 from gift_fairseq.objectives import oracle
 from gift_fairseq.prefixes import tensors
 from gift_fairseq.prefixes.free_running import until_eos
@@ -38,6 +40,15 @@ class GiftTranslationConfig(TranslationConfig):
             "the share when it reads the reference (teacher_forced_accuracy, %%); default: off"
         },
     )
+    snapshots: int = field(
+        default=0,
+        metadata={
+            "help": "keep the model N times, evenly over the second half of --max-update, for gift average: "
+            "SAVE_DIR/snapshot_UPDATES.pt, and the last as checkpoint_last.pt; 0 or more; default: 0"
+        },
+    )
+    save_dir: str = II("checkpoint.save_dir")
+    max_update: int = II("optimization.max_update")
     # read, not offered: what is checked before a run starts
     path: Optional[str] = II("common_eval.path")
     restore_file: str = II("checkpoint.restore_file")
@@ -49,7 +60,7 @@ class GiftTranslationConfig(TranslationConfig):
 
 @register_task("gift_translation", dataclass=GiftTranslationConfig)
 class GiftTranslationTask(TranslationTask):
-    """Hands the update number to the criterion, validates the free-running model, refuses what cannot work."""
+    """Hands on the update number, keeps models to average, validates the free-running one, refuses what cannot work."""
 
     cfg: GiftTranslationConfig
 
@@ -61,6 +72,12 @@ class GiftTranslationTask(TranslationTask):
             task = super().setup_task(cfg, **kwargs)
         except FileNotFoundError as error:
             raise UserError(f"the data folder is {cfg.data}, but {error.filename} is missing") from None
+        check_at_least("--snapshots", cfg.snapshots, 0)
+        if cfg.snapshots and not cfg.max_update:
+            raise UserError(
+                f"--snapshots is {cfg.snapshots}, which needs --max-update: the updates that they spread over"
+            )
+        task.snapshots_due = set(average.second_half(cfg.max_update, cfg.snapshots)[:-1])
         if not from_checkpoint:  # a checkpoint's own options name files of long ago
             if cfg.finetune_from_model:
                 task._check_checkpoint("--finetune-from-model", cfg.finetune_from_model)
@@ -101,6 +118,11 @@ class GiftTranslationTask(TranslationTask):
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         if hasattr(criterion, "set_num_updates"):
             criterion.set_num_updates(update_num)
+        if update_num in self.snapshots_due:
+            self.snapshots_due.remove(update_num)  # once, of all the micro-batches of the update to come
+            if not distributed.is_initialized() or distributed.get_rank() == 0:
+                path = average.snapshot_file(Path(self.cfg.save_dir), update_num)
+                write_checkpoint({"model": model.state_dict()}, str(path))
         return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 
     def valid_step(self, sample, model, criterion):

@@ -45,6 +45,32 @@ def test_average_by_hand(tmp_path):
     assert torch.load(tmp_path / "both.pt")["model"]["w"].tolist() == [2.5, 1.0]
 
 
+@pytest.mark.parametrize(
+    "updates, number, kept",
+    [(12, 3, [8, 10, 12]), (136, 4, [85, 102, 119, 136]), (7, 2, [6, 7]), (3, 8, [2, 3]), (9, 1, [9]), (9, 0, [])],
+)
+def test_the_second_half_by_hand(updates, number, kept):
+    assert average.second_half(updates, number) == kept
+
+
+@pytest.mark.cli
+def test_snapshots_are_the_models_after_their_updates(binarized, tmp_path):
+    """Those of fairseq's own checkpoints after 6 and 7 updates, one of them an epoch's last, of two micro-batches each;
+    none of the first half."""
+    flags = f"{TRANSFORMER} --task gift_translation --criterion gift_standard --disable-validation --update-freq 2"
+    fairseq_train(binarized, tmp_path / "run", f"{flags} --max-update 8 --snapshots 3")
+    assert [path.name for path in average.snapshots(tmp_path / "run")] == ["snapshot_6.pt", "snapshot_7.pt"]
+    places = []
+    for updates in (6, 7):
+        fairseq_train(binarized, tmp_path / f"own{updates}", f"{flags} --max-update {updates}")
+        one, other = (
+            torch.load(tmp_path / n) for n in (f"run/snapshot_{updates}.pt", f"own{updates}/checkpoint_last.pt")
+        )
+        assert all(torch.equal(one["model"][name], tensor) for name, tensor in other["model"].items())
+        places.append(other["extra_state"]["train_iterator"]["iterations_in_epoch"])
+    assert 0 in places
+
+
 @pytest.mark.cli
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_flags_are_those_of_the_training(binarized, tmp_path, architecture):

@@ -212,10 +212,11 @@ def test_fine_tuning_trains_the_control_beside_it(run, binarized, tmp_path):
     checkpoint = run / "checkpoints" / "checkpoint_best.pt"
     relative = [os.path.relpath(path) for path in (checkpoint, binarized)]
     arguments = ["--strategy", "recurrent --gold-ratio 0.5", "--from", relative[0], "--data", relative[1]]
-    arguments += ["--out", tmp_path / "mine", "--updates", "3", "--", "--num-workers", "0"]
+    arguments += ["--out", tmp_path / "mine", "--updates", "3", "--average", "2", "--", "--num-workers", "0"]
     done = recipe("scripts/finetune.sh", *arguments)
     assert done.returncode == 0, done.stderr
     assert "training standard" in done.stderr and f"the run is {tmp_path / 'mine'}\n" in done.stderr
+    assert done.stderr.endswith(f"its model is {tmp_path / 'mine' / 'checkpoints' / 'checkpoint_average.pt'}\n")
     assert "Warning" not in done.stderr and "tensorboardX" not in done.stderr
     said, options = {}, {}
     for name in ("mine", "standard"):
@@ -226,7 +227,9 @@ def test_fine_tuning_trains_the_control_beside_it(run, binarized, tmp_path):
         state = torch.load(tmp_path / name / "checkpoints" / "checkpoint_last.pt")
         assert state["optimizer_history"][-1]["num_updates"] == 3
         assert state["cfg"]["optimization"]["lr"] == [5e-3] and state["cfg"]["lr_scheduler"]["total_num_update"] == 3
-        assert state["cfg"]["model"].dropout == 0.1
+        assert state["cfg"]["model"].dropout == 0.1 and record["fairseq"]["snapshots"] == 2
+        kept = {path.name for path in (tmp_path / name / "checkpoints").iterdir()}
+        assert kept == {f"checkpoint_{which}.pt" for which in ("best", "last", "average")}
     assert said["mine"].replace("gift_recurrent", "gift_standard").replace(" --gold-ratio 0.5", "") == said["standard"]
     assert all(options["mine"][name] == value for name, value in options["standard"].items() if name != "criterion")
     mine, control = parameters(tmp_path / "mine"), parameters(tmp_path / "standard")

@@ -1,14 +1,17 @@
 """Scores of what a run generated, against the raw references."""
 
 import json
+from argparse import Namespace
 
 import pytest
 import sacrebleu
 from conftest import error_of
 
+from gift_fairseq.cli.options import runs_of
 from gift_fairseq.data import testsets
 from gift_fairseq.errors import UserError
 from gift_fairseq.evaluation import scores
+from gift_fairseq.runs import Run
 
 
 def test_each_metric_by_hand():
@@ -96,6 +99,24 @@ def data(tmp_path):
 )
 def test_bad_options(data, arguments, sentence):
     assert sentence in error_of("evaluate", "--data", data, *arguments)
+
+
+@pytest.mark.parametrize("command, variant", [("finetune", "-average"), ("train", "")])
+def test_the_mean_of_a_fine_tuning_has_columns_of_its_own(tmp_path, command, variant):
+    """Beside the last checkpoint; a baseline is one checkpoint, whichever it is. What a run is used for: the mean."""
+    run = Run(tmp_path)
+    last, mean = run.checkpoint("last"), run.checkpoint("average")
+    run.record_file.write_text(json.dumps({"command": command}))
+    assert (run.variant(last), run.variant(mean), run.model()) == ("", variant, last)
+    mean.parent.mkdir()
+    mean.touch()
+    assert run.model() == mean
+    options = Namespace(out=None, checkpoints=[last, mean])
+    if variant:
+        assert set(runs_of(options, variants=True)) == {last, mean}
+    for variants in (False, not variant):
+        with pytest.raises(UserError, match="must be the only one of"):
+            runs_of(options, variants)
 
 
 def test_a_run_that_generated_nothing(data, tmp_path):

@@ -107,7 +107,10 @@ def system(name, seeds, criterion="gift_recurrent", **bleus):
     """A system whose runs have the scores ``bleus``, by column, a list of one for each seed; chrF2 is twice as much."""
     found = []
     for index, seed in enumerate(seeds):
-        scores = {c.replace("_", "."): SimpleNamespace(bleu=b[index], chrf=2 * b[index]) for c, b in bleus.items()}
+        scores = {
+            c.replace("_", ".", 1).replace("_", "-"): SimpleNamespace(bleu=b[index], chrf=2 * b[index])
+            for c, b in bleus.items()
+        }
         run = SimpleNamespace(seed=seed, criterion=criterion, scores=scores, rest={}, options={"max_update": 9})
         run.started_from = "" if name == "baseline" else "baseline/checkpoints/x.pt"
         run.folder = Path(f"{name}-{seed}")
@@ -143,6 +146,18 @@ def test_claims_by_hand():
     assert cells == ["+1.3 ± 0.7 *", "+0.8 ± 0.7 *", "+10.0 (one seed)"]
     control = next(c for c in claims if c.system == "standard")
     assert control.against == "baseline" and control.p_holm == control.seeds.p
+
+
+def test_the_averaged_are_held_against_the_averaged_control_and_the_plain_baseline():
+    made = [system("baseline", [1], a_beam5=[10.0])]
+    made.append(system("standard", [1, 2], "gift_standard", a_beam5=[11, 11], a_beam5_average=[12, 13]))
+    made.append(system("one", [1, 2], a_beam5=[20, 20], a_beam5_average=[14, 16]))
+    claims = comparisons.claims(made, [run for s in made for run in s.runs], ["a.beam5", "a.beam5-average"])
+    found = {
+        (c.system, c.against): c.seeds.difference for c in claims if (c.search, c.metric) == ("beam5-average", "bleu")
+    }
+    assert found == {("one", "control"): 2.5, ("standard", "baseline"): 2.5, ("one", "baseline"): 5.0}
+    assert table.column_title("a.beam5-average") == "a, beam 5, averaged"
 
 
 @pytest.mark.parametrize(
