@@ -8,13 +8,13 @@ fine-tunings. Run again with the same options, it resumes. On several machines, 
 
 import argparse
 import contextlib
-from typing import List
+from typing import Dict, List
 
 from gift_fairseq import runs
 from gift_fairseq.cli import options as shared
 from gift_fairseq.cli import run_command
 from gift_fairseq.cli.finetune import Start
-from gift_fairseq.cli.train import Machine, typed_options
+from gift_fairseq.cli.train import Machine, Training, typed_options
 from gift_fairseq.errors import UserError
 from gift_fairseq.io import say, written_whole
 
@@ -26,6 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     shared.add_data(parser)
     shared.add_from(parser)
     shared.add_out(parser, "where everything goes")
+    shared.add_same_time(parser)
     shared.add_lr_of_finetuning(parser)
     parser.add_argument("--updates", type=shared.whole(1), default=1000, metavar="N", help="of every fine-tuning")
     parser.add_argument(
@@ -44,19 +45,17 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
         raise UserError(f"--from is {options.start}, but must be RUN/checkpoints/FILE.pt")
     further = shared.split_words("--evaluate", options.evaluate)
     start = Start.of(options, ["--eval-free-running", *flags])
-    trainings = {}
+    trainings: Dict[str, List[Training]] = {strategy: [] for strategy in STRATEGIES}  # one for each seed
     for seed in options.seeds:
         machine = Machine.of(options, seed)
-        for strategy in STRATEGIES:
+        for strategy, of_seeds in trainings.items():
             name = strategy if seed == options.seeds[0] else f"{strategy}-seed{seed}"
-            trainings[name] = start.training(options.out / "runs" / name, [strategy], machine)
+            of_seeds.append(start.training(options.out / "runs" / name, [strategy], machine))
+    ordered = [training for of_seed in zip(*trainings.values()) for training in of_seed]
     if options.dry_run:
-        for training in trainings.values():
+        for training in ordered:
             training.run(dry_run=True)
         return
-    folders = [runs.Run(training.out) for training in trainings.values()]
-    last = [str(folder.checkpoint("last")) for folder in folders]
-    averaged = [str(folder.checkpoint("average")) for folder in folders] if options.average else []
     data = ["--data", str(options.data)]
 
     def evaluate() -> None:
@@ -70,11 +69,18 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
     record = {
         "command": "compare",
         "settings": runs.settings_of(options, ["out", "dry_run", "gpus"]),
-        "fairseq": typed_options(next(iter(trainings.values())).fairseq_words()),
+        "fairseq": typed_options(ordered[0].fairseq_words()),
     }
     with runs.begin(options.out, record) as begun:
-        for name, training in trainings.items():
-            begun.stage(f"train-{name}", training.run)
+        for training in ordered:
+            begun.stage(f"train-{training.out.name}", training.run)
+        for strategy in STRATEGIES[1:] if options.same_time else ():
+            for training in start.as_long_as(list(zip(trainings[strategy], trainings["standard"]))):
+                begun.stage(f"train-{training.out.name}", training.run)
+                ordered.append(training)
+        folders = [runs.Run(training.out) for training in ordered]
+        last = [str(folder.checkpoint("last")) for folder in folders]
+        averaged = [str(folder.checkpoint("average")) for folder in folders] if options.average else []
         begun.stage("evaluate", evaluate)
         begun.stage("exposure", lambda: run_command(["exposure", *data, str(options.start), *(averaged or last)]))
         begun.stage("report", report)

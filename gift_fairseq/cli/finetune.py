@@ -6,9 +6,10 @@ after -- go to the control too; a --lr-scheduler there replaces this one. Run ag
 """
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import List
+from statistics import fmean
+from typing import List, Sequence, Tuple
 
 from gift_fairseq.cli import options as shared
 from gift_fairseq.cli.train import Machine, Training
@@ -37,6 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="folder of the control, trained first unless it is there; default: standard, beside --out",
     )
     parser.add_argument("--no-control", action="store_true", help="train no control")
+    shared.add_same_time(parser)
     shared.add_lr_of_finetuning(parser)
     parser.add_argument("--updates", type=shared.whole(1), default=1000, metavar="N", help="updates to make")
     shared.add_training(parser)
@@ -45,12 +47,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, flags: List[str]) -> None:
     name, *own = strategy_words(options.strategy)
+    if options.same_time and (name == "standard" or options.no_control or options.nodes > 1):
+        raise UserError(
+            "--same-time needs a strategy and its control on one machine: no standard, --no-control, --nodes"
+        )
     start, machine = Start.of(options, flags), Machine.of(options)
+    control = start.training(options.control or options.out.parent / "standard", ["standard"], machine)
     if name != "standard" and not options.no_control:
-        start.training(options.control or options.out.parent / "standard", ["standard"], machine).run(options.dry_run)
+        control.run(options.dry_run)
     training = start.training(options.out, [name, *own], machine)
     training.run(options.dry_run)
     if not options.dry_run:
+        for same_time in start.as_long_as([(training, control)]) if options.same_time else ():
+            same_time.run()
         say(f"its model is {Run(training.out).model()}")
 
 
@@ -87,6 +96,27 @@ class Start:
         words = ["--criterion", f"gift_{strategy[0]}", *strategy[1:], "--finetune-from-model", str(self.checkpoint)]
         words += ["--optimizer", "adam", *schedule(self.updates, self.flags), *self.flags]
         return Training("finetune", self.data, out, self.updates, words, machine)
+
+    def as_long_as(self, pairs: Sequence[Tuple[Training, Training]]) -> List[Training]:
+        """The controls of the same time, one for each of ``pairs``: the seeds of a strategy, each with its control.
+
+        All of them make as many updates as take the seconds of the strategy's, in the mean over the seeds and without
+        validation and saving: they are one system, whose schedule ends at its own last update. The trainings of
+        ``pairs`` are finished.
+        """
+        from gift_fairseq.report.runs import Log
+
+        logs = [[Log.of(Run(training.out)) for training in pair] for pair in pairs]
+        seconds = fmean(strategy.mean("train_update_seconds") * strategy.updates for strategy, _ in logs)
+        of_control = fmean(control.mean("train_update_seconds") for _, control in logs)
+        longer = replace(self, updates=max(1, round(seconds / of_control)))
+        found = []
+        for strategy, _ in pairs:
+            out = strategy.out.with_name(f"standard-as-long-as-{strategy.out.name}")
+            why = {"run": strategy.out.name, "seconds": seconds, "seconds_of_an_update": of_control}
+            training = longer.training(out, ["standard"], strategy.machine)
+            found.append(replace(training, why={"same_time_as": why}))
+        return found
 
 
 def schedule(updates: int, flags: List[str]) -> List[str]:

@@ -117,6 +117,14 @@ def add_lr_of_finetuning(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_same_time(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--same-time",
+        action="store_true",
+        help="a second control beside each strategy: as many updates as took as long as the strategy's",
+    )
+
+
 def add_dry_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the commands of fairseq that would run, and do nothing"

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
@@ -124,6 +124,7 @@ class Training:
     updates: int
     words: List[str]
     machine: Machine
+    why: Dict[str, Any] = field(default_factory=dict)  # for run.json
 
     def fairseq_words(self) -> List[str]:
         """The command of one process; a user can paste it."""
@@ -180,7 +181,7 @@ class Training:
             sys.exit(
                 0 if runs.Run(self.out).is_done("train") else subprocess.call(located(words), env=environment(machine))
             )
-        with runs.begin(self.out, {**self.record(), "words": words, **runs.provenance()}) as begun:
+        with runs.begin(self.out, {**self.record(), **self.why, "words": words, **runs.provenance()}) as begun:
             begun.stage("train", lambda: self._train(begun, words))
             if machine.average:
                 self._average(begun)

@@ -10,9 +10,9 @@ from gift_fairseq.evaluation import significance
 from gift_fairseq.evaluation.scores import search_of
 from gift_fairseq.evaluation.significance import LEVEL, OverSeeds
 from gift_fairseq.report.runs import CONTROL, Run
-from gift_fairseq.report.systems import System, SystemRow, baseline_of, control_of, held
+from gift_fairseq.report.systems import System, SystemRow, baseline_of, control_of, held, same_time_control_of
 
-AGAINST = {"control": control_of, "baseline": baseline_of}
+AGAINST = {"control": control_of, "same-time control": same_time_control_of, "baseline": baseline_of}
 CLAIMED = {"bleu": "BLEU", "chrf": "chrF2"}
 
 
@@ -34,7 +34,7 @@ class Claim:
 
 
 def claims(systems: Sequence[System], runs: Sequence[Run], columns: Sequence[str]) -> List[Claim]:
-    """Of every system against the control and the baseline, for each search and metric apart.
+    """Of every system against the controls and the baseline, for each search and metric apart.
 
     A run counts that was scored on all test sets, as the control of its seed was. Corrected are the strategies of one
     search, metric and opponent together; the control's own p (against the baseline) stays as it is.
@@ -61,7 +61,7 @@ def claims(systems: Sequence[System], runs: Sequence[Run], columns: Sequence[str
 
 
 def over_sentences(runs: Sequence[Run]) -> Tuple[List[str], Dict[Path, Dict[str, Dict[str, Any]]]]:
-    """sacreBLEU's signatures, and its paired tests, by a run's folder, column, and control or baseline."""
+    """sacreBLEU's signatures, and its paired tests, by a run's folder, a column, and AGAINST."""
     found: Dict[Path, Dict[str, Dict[str, Any]]] = {}
     signatures = set()
     for run in runs:

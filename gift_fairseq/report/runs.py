@@ -52,6 +52,10 @@ class Log:
         trained = [epoch["train_num_updates"] for epoch in self.train]
         self.updates = int(max([0, *trained, *found["valid"], *found["inner"]]))
 
+    @classmethod
+    def of(cls, run: runs.Run) -> "Log":
+        return cls(run.log_file.read_text(encoding="utf-8", errors="replace") if run.log_file.is_file() else "")
+
     @staticmethod
     def _numbers(line: str) -> Numbers:
         if not line.startswith('{"epoch"'):
@@ -94,6 +98,7 @@ class Run:
     name: str
     command: str
     options: Dict[str, Any]  # fairseq's, typed; empty if the run was not trained by this command line
+    same_time_as: str  # the name of the run whose time this control has; empty for all others
     log: Log
     trained: bool  # to the end
     reason: str  # why the run has no scores; empty if it has
@@ -157,7 +162,7 @@ def read_run(folder: Path) -> Run:
     """The run in ``folder``, however far it came; what is half-written counts as missing."""
     run = runs.Run(Path(folder))
     record = run.record()
-    log = Log(run.log_file.read_text(encoding="utf-8", errors="replace") if run.log_file.is_file() else "")
+    log = Log.of(run)
     scores = runs.read_json(run.scores_file)
     scores = scores if isinstance(scores, dict) else {}
     complete = {column: _score(run, column, found) for column, found in scores.items()}
@@ -178,6 +183,7 @@ def read_run(folder: Path) -> Run:
         name=run.folder.resolve().name,
         command=shlex.join(record.get("words", [])),
         options=options,
+        same_time_as=record.get("same_time_as", {}).get("run", ""),
         log=log,
         trained=trained,
         reason=reason,

@@ -2,14 +2,14 @@
 
 The settings of a run decide which system it belongs to, not its name. The *baseline* is a run that was not fine-tuned.
 The *control* of a run is the fine-tuning by ``gift_standard`` from the same checkpoint, for the same updates, with the
-same seed. A *column* is a TESTSET.SEARCH.
+same seed; the *same-time control* made as many updates as took as long. A *column* is a TESTSET.SEARCH.
 """
 
 import json
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from gift_fairseq import runs as folders
 from gift_fairseq.errors import UserError
@@ -18,6 +18,7 @@ from gift_fairseq.evaluation.significance import Comparison
 from gift_fairseq.report.runs import CONTROL, LAST, Run
 from gift_fairseq.runs import AVERAGED
 
+UPDATES = ("max_update", "total_num_update", "warmup_updates")  # options that follow from --updates
 METRICS = tuple(metric.name for metric in fields(Metrics))
 
 
@@ -88,14 +89,25 @@ def group(runs: Sequence[Run]) -> List[System]:
     """Systems in the order of their first runs, named by their strategy, and by the first run where several have it."""
     found: Dict[Any, List[Run]] = {}
     for run in runs:
-        known = run.options and (run.strategy, json.dumps(run.rest, sort_keys=True))
+        rest = run.rest
+        if run.same_time_as:  # the number of updates was measured, and may be another one for another seed
+            rest = {name: value for name, value in rest.items() if name not in UPDATES}
+        known = run.options and (_name(run, runs), json.dumps(rest, sort_keys=True))
         found.setdefault(known or run.folder, []).append(run)
     groups = list(found.values())
-    names = [" ".join(g[0].strategy).replace("gift_", "", 1) if g[0].started_from else "baseline" for g in groups]
+    names = [_name(g[0], runs) for g in groups]
     for more in (lambda run: run.name, lambda run: str(run.folder)):
         twice = {name for name in names if names.count(name) > 1}
         names = [f"{name} ({more(g[0])})" if name in twice else name for name, g in zip(names, groups)]
     return [System(name, list(g)) for name, g in zip(names, groups)]
+
+
+def _name(run: Run, runs: Sequence[Run]) -> str:
+    """The strategy of ``run``; of a control of the same time, that of the run whose time it has."""
+    if run.same_time_as:
+        named = (_name(one, runs) for one in runs if one.name == run.same_time_as)
+        return f"control, same time as {next(named, run.same_time_as)}"
+    return " ".join(run.strategy).replace("gift_", "", 1) if run.started_from else "baseline"
 
 
 def control_of(run: Run, runs: Sequence[Run]) -> Optional[Run]:
@@ -106,9 +118,15 @@ def control_of(run: Run, runs: Sequence[Run]) -> Optional[Run]:
     def what(one: Run):
         return one.started_from, one.seed, one.options.get("max_update")
 
-    controls = [one for one in runs if one.criterion == CONTROL and what(one) == what(run)]
+    controls = [one for one in runs if one.criterion == CONTROL and not one.same_time_as and what(one) == what(run)]
     alike = [one for one in controls if one.rest == run.rest]
     return alike[0] if alike else controls[0] if len(controls) == 1 else None
+
+
+def same_time_control_of(run: Run, runs: Sequence[Run]) -> Optional[Run]:
+    """The control that trained as long as ``run``."""
+    wanted = (run.name, run.started_from, run.seed)
+    return next((one for one in runs if (one.same_time_as, one.started_from, one.seed) == wanted), None)
 
 
 def baseline_of(run: Run, runs: Sequence[Run]) -> Optional[Run]:
@@ -124,7 +142,7 @@ def baseline_of(run: Run, runs: Sequence[Run]) -> Optional[Run]:
 
 def held(other: Run, column: str) -> str:
     """The column of ``other`` that ``column`` is held against: a baseline has no averaged one of its own."""
-    return column if other.started_from else column.replace(AVERAGED, "")
+    return column if other.started_from else column.removesuffix(AVERAGED)
 
 
 def columns_of(runs: Sequence[Run]) -> List[str]:
@@ -211,13 +229,16 @@ def _row(system: System, runs: List[RunRow], columns: Sequence[str]) -> SystemRo
         greedy = scores.get(f"{testset_of(column)}.greedy{AVERAGED * column.endswith(AVERAGED)}")
         if greedy and greedy is not score and greedy.seeds == score.seeds:
             score.gain_over_greedy = score.bleu - greedy.bleu
-    gold_nll = {}
-    for name in dict.fromkeys(name for run in runs for name in run.gold_nll):
-        found = [run.gold_nll[name] for run in runs if name in run.gold_nll]
-        gold_nll[name] = GoldNLL(fmean(nll.before for nll in found), fmean(nll.after for nll in found))
-    how = {"updates": lambda values: round(fmean(values)), "maximum_memory_mib": max}
-    took: Dict[str, Any] = {}
-    for key in (one.name for one in fields(Training)):
-        values = [getattr(run.training, key) for run in runs if getattr(run.training, key) is not None]
-        took[key] = how.get(key, fmean)(values) if values else None
-    return SystemRow(system.name, system.runs[0].criterion, notes, scores, Training(**took), gold_nll, runs)
+    measured = dict.fromkeys(name for run in runs for name in run.gold_nll)
+    gold_nll = {name: _mean([run.gold_nll[name] for run in runs if name in run.gold_nll]) for name in measured}
+    took = _mean([run.training for run in runs], updates=lambda known: round(fmean(known)), maximum_memory_mib=max)
+    return SystemRow(system.name, system.runs[0].criterion, notes, scores, took, gold_nll, runs)
+
+
+def _mean(of: Sequence[Any], **how: Callable) -> Any:
+    """Of dataclasses of numbers, field by field, of those that are known; ``how`` names what is no mean."""
+    found = {}
+    for name in vars(of[0]):
+        known = [value for one in of if (value := getattr(one, name)) is not None]
+        found[name] = how.get(name, fmean)(known) if known else None
+    return type(of[0])(**found)

@@ -2,14 +2,13 @@
 
 import csv
 import io
-from dataclasses import astuple, fields
-from typing import Dict, List, NamedTuple, Optional, Sequence, Union
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from gift_fairseq.evaluation.scores import Score, search_of, testset_of
 from gift_fairseq.evaluation.significance import LEVEL
 from gift_fairseq.report.comparisons import AGAINST, CLAIMED, Claim
 from gift_fairseq.report.runs import CONTROL
-from gift_fairseq.report.systems import SystemRow, SystemScore, Training
+from gift_fairseq.report.systems import SystemRow, SystemScore
 from gift_fairseq.runs import AVERAGED
 
 DASH = "–"
@@ -70,15 +69,16 @@ def claim_cell(claim: Optional[Claim]) -> Cell:
 
 def results(rows: Sequence[SystemRow], columns: Sequence[str], claims: Sequence[Claim]) -> Table:
     """The main table, a row for every system, whatever it lacks."""
-    over = {(c.system, c.search): c for c in claims if (c.against, c.metric) == ("control", "bleu")}
-    searches = list(dict.fromkeys(search for _, search in over))
+    over: Dict[Tuple[str, str], Dict[str, Claim]] = {}
+    for claim in (claim for claim in claims if claim.metric == "bleu" and claim.against != "baseline"):
+        over.setdefault((claim.against, claim.search), {})[claim.system] = claim
     heads = ["Strategy", *(f"BLEU {column_title(column)}" for column in columns)]
-    heads += [f"Over the control, {search_title(search)}" for search in searches]
+    heads += [f"Over the {against}, {search_title(search)}" for against, search in over]
     heads += ["Updates", "Epoch time (s)", "Avg memory (MiB)", "Max memory (MiB)", "Tokens/s"]
     cells = []
     for row in rows:
         line = [Cell(row.name), *(bleu_cell(row.scores.get(column)) for column in columns)]
-        line += [claim_cell(over.get((row.name, search))) for search in searches]
+        line += [claim_cell(found.get(row.name)) for found in over.values()]
         took = row.training
         line += [number(took.updates), seconds(took.epoch_seconds), number(took.average_memory_mib)]
         cells.append([*line, number(took.maximum_memory_mib), number(took.tokens_per_second)])
@@ -162,15 +162,15 @@ def legend(rows: Sequence[SystemRow], claims: Sequence[Claim]) -> List[str]:
             else ". One seed says nothing of a strategy: another seed of the same differs as much. Nothing is claimed."
         )
     )
+    if any(claim.against == "same-time control" for claim in claims):
+        lines.append("Same-time control: standard for as many updates as took as long as those of the strategy.")
     lines.append(
         "Epoch time: seconds in updates (no validation, no saving) per update, times the updates of the baseline's "
         "first epoch. Average memory is over all updates, maximum memory the highest peak; on a CPU of the process, "
         "with what its allocator keeps free for the next tensors. Tokens/s: target tokens, as fairseq logs them."
     )
-    first: Dict[str, Claim] = {}
-    for claim in claims:  # those against the control come first
-        first.setdefault(claim.system, claim)
-    alone = [c.system for c in first.values() if c.against == "baseline" and c.criterion != CONTROL]
+    held = {claim.system for claim in claims if claim.against == "control" or claim.criterion == CONTROL}
+    alone = list(dict.fromkeys(claim.system for claim in claims if claim.system not in held))
     if alone:
         lines.append(f"Without a control of the same updates and seed among the runs: {', '.join(alone)}.")
     return lines
@@ -229,17 +229,18 @@ def markdown(tables: Sequence[Table], legend: Sequence[str], signatures: Sequenc
 def as_csv(rows: Sequence[SystemRow], columns: Sequence[str], claims: Sequence[Claim]) -> str:
     """A line for every system, numbers in full; what is not known is empty."""
     metrics = ("bleu", "sd", "bleu_ci", "seeds", "chrf", "ter", "length_ratio", "repetition_rate", "gain_over_greedy")
-    said = {(c.system, f"{c.search}.{c.metric}_over_{c.against}"): (c.seeds.difference, c.p_holm) for c in claims}
-    claimed = list(dict.fromkeys(name for _, name in said))
-    heads = [f"{column}.{metric}" for column in columns for metric in metrics]
-    heads += [head for name in claimed for head in (name, f"{name}.p_holm")]
-    heads += [key.name for key in fields(Training)]
-    lines: List[List[Union[str, float, None]]] = [["strategy", *heads, "missing"]]
+    lines: List[Dict[str, Union[str, float, None]]] = []
     for row in rows:
-        scores = [row.scores.get(column) for column in columns]
-        line = [row.name, *(getattr(score, metric, None) for score in scores for metric in metrics)]
-        line += [value for name in claimed for value in said.get((row.name, name), (None, None))]
-        lines.append([*line, *astuple(row.training), "; ".join(row.notes)])
+        scores = {column: row.scores.get(column) for column in columns}
+        line = {
+            f"{column}.{metric}": getattr(score, metric, None) for column, score in scores.items() for metric in metrics
+        }
+        lines.append({"strategy": row.name, **line, **vars(row.training), "missing": "; ".join(row.notes)})
+        for claim in (claim for claim in claims if claim.system == row.name):
+            name = f"{claim.search}.{claim.metric}_over_{claim.against}"
+            lines[-1].update({name: claim.seeds.difference, f"{name}.p_holm": claim.p_holm})
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(lines)
+    writer = csv.DictWriter(out, list(dict.fromkeys(head for line in lines for head in line)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
     return out.getvalue()

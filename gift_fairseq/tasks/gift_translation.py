@@ -3,7 +3,7 @@
 import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, FrozenSet, List, Optional, Tuple
 
 from fairseq.models import ARCH_MODEL_REGISTRY, FairseqLanguageModel
 from fairseq.tasks import register_task
@@ -63,6 +63,7 @@ class GiftTranslationTask(TranslationTask):
     """Hands on the update number, keeps models to average, validates the free-running one, refuses what cannot work."""
 
     cfg: GiftTranslationConfig
+    snapshots_due: FrozenSet[int] = frozenset()  # update numbers
 
     @classmethod
     @one_sentence()
@@ -72,13 +73,10 @@ class GiftTranslationTask(TranslationTask):
             task = super().setup_task(cfg, **kwargs)
         except FileNotFoundError as error:
             raise UserError(f"the data folder is {cfg.data}, but {error.filename} is missing") from None
-        check_at_least("--snapshots", cfg.snapshots, 0)
-        if cfg.snapshots and not cfg.max_update:
-            raise UserError(
-                f"--snapshots is {cfg.snapshots}, which needs --max-update: the updates that they spread over"
-            )
-        task.snapshots_due = set(average.second_half(cfg.max_update, cfg.snapshots)[:-1])
         if not from_checkpoint:  # a checkpoint's own options name files of long ago
+            if check_at_least("--snapshots", cfg.snapshots, 0) and not cfg.max_update:
+                raise UserError(f"--snapshots is {cfg.snapshots}, but needs --max-update, over which they spread")
+            task.snapshots_due = frozenset(average.second_half(cfg.max_update, cfg.snapshots)[:-1])
             if cfg.finetune_from_model:
                 task._check_checkpoint("--finetune-from-model", cfg.finetune_from_model)
             if cfg.restore_file != "checkpoint_last.pt":
@@ -119,7 +117,7 @@ class GiftTranslationTask(TranslationTask):
         if hasattr(criterion, "set_num_updates"):
             criterion.set_num_updates(update_num)
         if update_num in self.snapshots_due:
-            self.snapshots_due.remove(update_num)  # once, of all the micro-batches of the update to come
+            self.snapshots_due -= {update_num}  # once, of all the micro-batches of the update to come
             if not distributed.is_initialized() or distributed.get_rank() == 0:
                 path = average.snapshot_file(Path(self.cfg.save_dir), update_num)
                 write_checkpoint({"model": model.state_dict()}, str(path))

@@ -1,5 +1,6 @@
 """What all fine-tunings of a comparison share: the learning rate, and how their processes keep memory."""
 
+import json
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -12,16 +13,19 @@ from fairseq.optim import build_optimizer
 from fairseq.optim.lr_scheduler import build_lr_scheduler
 
 from gift_fairseq.cli import finetune, train
+from gift_fairseq.errors import UserError
+
+MACHINE = SimpleNamespace(patience=0, average=0, precision="fp32", seed=1, on_cpu=True, node_rank=0, gpus=1, nodes=1)
+MACHINE.tensorboard = MACHINE.wandb = None
+
+
+def start_of(data, updates, flags=()):
+    return finetune.Start(data / "x.pt", data, updates, [*"--arch transformer --lr 1 --max-tokens 100".split(), *flags])
 
 
 def rates(data, updates, flags=()):
     """What fairseq's own scheduler gives to the updates 1, 2, ... of a fine-tuning at a peak of 1, and after them."""
-    start = finetune.Start(
-        data / "x.pt", data, updates, [*"--arch transformer --lr 1 --max-tokens 100".split(), *flags]
-    )
-    machine = SimpleNamespace(patience=0, average=0, precision="fp32", seed=1, on_cpu=True, node_rank=0)
-    machine.tensorboard = machine.wandb = None
-    words = start.training(data / "out", ["standard"], machine).fairseq_words()
+    words = start_of(data, updates, flags).training(data / "out", ["standard"], MACHINE).fairseq_words()
     cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), words[1:]))
     optimizer = build_optimizer(cfg.optimizer, [torch.nn.Parameter(torch.zeros(1))])
     scheduler = build_lr_scheduler(cfg.lr_scheduler, optimizer)
@@ -40,6 +44,30 @@ def test_the_rate_rises_to_its_peak_then_falls_to_zero(tmp_path, updates, warmup
 def test_a_scheduler_after_the_dashes_replaces_it(tmp_path):
     assert set(rates(tmp_path, 30, ["--lr-scheduler=fixed"])) == {1.0}
     assert rates(tmp_path, 30, ["--end-learning-rate", "0.5"])[-1] == 0.5
+
+
+def test_a_control_of_the_same_time(tmp_path):
+    """Two seeds of 100 updates: the strategy's take 150 and 170 s, the control's 1.0 and 1.2 s each, so that 145 of the
+    control's take 160 s. Its rate falls to 0 at its own end; why is kept; resumed, it is the same."""
+    start, pairs = start_of(tmp_path, 100), []
+    for seed, seconds in (("", (1.5, 1.0)), ("-seed2", (1.7, 1.2))):
+        pair = tuple(start.training(tmp_path / (name + seed), [name], MACHINE) for name in ("recurrent", "standard"))
+        for training, each in zip(pair, seconds):
+            training.out.mkdir()
+            epochs = [{"epoch": 1, "train_num_updates": 40, "train_update_seconds": each + 0.3}]
+            epochs.append({"epoch": 2, "train_num_updates": 100, "train_update_seconds": each - 0.2})
+            (training.out / "train.log").write_text("".join(json.dumps(epoch) + "\n" for epoch in epochs))
+        pairs.append(pair)
+    controls = start.as_long_as(pairs)
+    names = ["standard-as-long-as-recurrent", "standard-as-long-as-recurrent-seed2"]
+    assert [(one.out.name, one.updates) for one in controls] == [(name, 145) for name in names]
+    words = " ".join(controls[1].fairseq_words())
+    assert "--max-update 145 " in words and "--total-num-update 145 " in words and "--criterion gift_standard " in words
+    why = controls[1].why["same_time_as"]
+    assert why == {"run": "recurrent-seed2", "seconds": pytest.approx(160), "seconds_of_an_update": pytest.approx(1.1)}
+    assert start.as_long_as(pairs) == controls
+    with pytest.raises(UserError, match="--same-time needs a strategy and its control"):
+        finetune.run(SimpleNamespace(strategy="standard", same_time=True, no_control=False), [])
 
 
 FAULTS = """

@@ -76,6 +76,26 @@ def test_another_rate_is_another_system_and_another_control(root, tmp_path):
     assert moved is by_name["baseline"]
 
 
+def test_controls_of_the_same_time(root, tmp_path):
+    """One system although its seeds made other numbers of updates; no control of the same updates, even where it made
+    as many."""
+    shutil.copytree(root / "runs", tmp_path / "runs")
+    for seed, updates in ((1, 3), (2, 5)):
+        folder = tmp_path / "runs" / f"longer-{seed}"
+        shutil.copytree(tmp_path / "runs" / f"standard-{seed}", folder)
+        record = json.loads((folder / "run.json").read_text())
+        record["fairseq"].update(max_update=updates)
+        (folder / "run.json").write_text(json.dumps({**record, "same_time_as": {"run": f"recurrent-{seed}"}}))
+    found = [runs.read_run(tmp_path / "runs" / name) for name in ("longer-1", "longer-2", *NAMES)]
+    by_name = {run.name: run for run in found}
+    name = "control, same time as recurrent --passes 2"
+    assert [run.name for run in systems.group(found)[0].runs] == ["longer-1", "longer-2"]
+    assert systems.group(found)[0].name == name
+    assert systems.control_of(by_name["recurrent-1"], found) is by_name["standard-1"]
+    assert systems.same_time_control_of(by_name["recurrent-2"], found) is by_name["longer-2"]
+    assert systems.same_time_control_of(by_name["generative"], found) is None
+
+
 def test_means_and_spread(rows, out):
     """Against sacreBLEU called directly; seed 2 against the control of seed 2, by Student's t, a Cauchy for two."""
     score = rows["recurrent --passes 2"]["scores"]["news.beam5"]
@@ -103,7 +123,7 @@ def test_means_and_spread(rows, out):
     assert beam["gain_over_greedy"] == pytest.approx(beam["bleu"] - greedy)
 
 
-def system(name, seeds, criterion="gift_recurrent", **bleus):
+def system(name, seeds, criterion="gift_recurrent", same_time_as="", **bleus):
     """A system whose runs have the scores ``bleus``, by column, a list of one for each seed; chrF2 is twice as much."""
     found = []
     for index, seed in enumerate(seeds):
@@ -112,6 +132,7 @@ def system(name, seeds, criterion="gift_recurrent", **bleus):
             for c, b in bleus.items()
         }
         run = SimpleNamespace(seed=seed, criterion=criterion, scores=scores, rest={}, options={"max_update": 9})
+        run.name, run.same_time_as = f"{name}-{seed}", f"{same_time_as}-{seed}" if same_time_as else ""
         run.started_from = "" if name == "baseline" else "baseline/checkpoints/x.pt"
         run.folder = Path(f"{name}-{seed}")
         found.append(run)
@@ -125,6 +146,7 @@ def test_claims_by_hand():
         system("standard", [1, 2, 3], "gift_standard", a_beam5=[10, 12, 14], b_beam5=[20, 20, 26]),
         system("one", [3, 1, 2], a_beam5=[15, 12, 12], b_beam5=[28, 21, 22]),  # +1.5, +1.5, +1
         system("two", [1, 2, 3], a_beam5=[12, 10, 15], b_beam5=[20, 24, 26]),  # +1, +1, +0.5
+        system("longer", [1, 2], "gift_standard", "one", a_beam5=[12, 14], b_beam5=[22, 26]),
         system("new", [1], a_beam5=[20], b_beam5=[30], a_greedy=[10], b_greedy=[20]),
         system("part", [1, 2], a_beam5=[20, 30]),  # not scored on b
     ]
@@ -144,6 +166,8 @@ def test_claims_by_hand():
     assert found["one", "beam5", "chrf"].p_holm == pytest.approx(2 * ps[0])
     cells = [table.claim_cell(found[name, "beam5", "bleu"]).text for name in ("one", "two", "new")]
     assert cells == ["+1.3 ± 0.7 *", "+0.8 ± 0.7 *", "+10.0 (one seed)"]
+    (longer,) = [c for c in claims if (c.against, c.metric) == ("same-time control", "bleu")]
+    assert (longer.system, longer.seeds.seeds, longer.seeds.difference) == ("one", 2, -1.75)  # -0.5 and -3
     control = next(c for c in claims if c.system == "standard")
     assert control.against == "baseline" and control.p_holm == control.seeds.p
 

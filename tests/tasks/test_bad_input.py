@@ -28,10 +28,17 @@ def sentence_of(data, folder, flags, *more):
     return message
 
 
-def test_targets_padded_on_the_left(binarized, tmp_path):
-    flags = f"{TRANSFORMER} --task gift_translation --criterion gift_recurrent --left-pad-target"
-    message = sentence_of(binarized, tmp_path, flags)
-    assert "--left-pad-target is True, but" in message and "leave it False" in message
+@pytest.mark.parametrize(
+    "flags, option, value, allowed",
+    [
+        ("gift_recurrent --left-pad-target", "--left-pad-target", "True", "leave it False"),
+        ("gift_standard --snapshots -1", "--snapshots", "-1", "0 or more"),
+        ("gift_standard --snapshots 2", "--snapshots", "2", "needs --max-update"),
+    ],
+)
+def test_options(binarized, tmp_path, flags, option, value, allowed):
+    message = sentence_of(binarized, tmp_path, f"{TRANSFORMER} --task gift_translation --criterion {flags}")
+    assert f"{option} is {value}" in message and allowed in message
 
 
 @pytest.mark.parametrize("arch", ["lstm_lm", "transformer_lm"])
