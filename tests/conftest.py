@@ -52,6 +52,7 @@ STRATEGIES = {
     "generative": "--criterion gift_generative --generate-ratio 1",
     "oracle": "--criterion gift_generative --generate-ratio 1 --targets oracle",
     "risk": "--criterion gift_risk --generate-ratio 1 --candidates-from beam --candidates 3 --risk-cost chrf",
+    "weighted": "--criterion gift_weighted --tailr-gamma 0.3 --weight-floor 0.02",
 }
 SAMPLED = {
     "recurrent": "--criterion gift_recurrent --choose sample",

@@ -128,7 +128,15 @@ def log_probability(model, encoder_out, tokens, ignored=0):
     return sum(each, NOTHING)
 
 
-def naive_loss(strategy, model, source, target, given=None, ignored=0, ratio=0.3, passes=1):
+def naive_weights(probabilities, weighting="tailr", gamma=0.3, floor=0.02):
+    """Of the tokens of one sentence, by the definitions of the papers."""
+    held = [min(max(p, floor), 1) for p in probabilities]
+    if weighting == "tailr":
+        return [min(max(p / (gamma + (1 - gamma) * p), floor), 1) for p in probabilities]
+    return [held[t] * sum(held[t : t + 6]) / len(held[t : t + 6]) for t in range(len(held))]
+
+
+def naive_loss(strategy, model, source, target, given=None, ignored=0, ratio=0.3, passes=1, weighting="tailr"):
     """What ``strategy`` (a name of conftest's STRATEGIES) descends on one sentence pair.
 
     ``given`` are the tokens that were sampled in place of greedy ones: a list of hypotheses for risk, else one.
@@ -147,12 +155,15 @@ def naive_loss(strategy, model, source, target, given=None, ignored=0, ratio=0.3
             tokens = given or gold_length(model, encoder_out, gold, ignored, passes=passes)
         if strategy == "generative":
             tokens = given or free_running(model, encoder_out, gold, ignored)
-    losses = []
+    losses, probabilities = [], []
     for t in range(ignored, len(tokens)):
         logits = next_logits(model, encoder_out, [EOS, *tokens[:t]])
+        probabilities.append(logits.softmax(-1)[right[t][0]].item())
         losses.append(sum(smoothed(logits, word) for word in right[t]) / len(right[t]))
     if strategy == "auxiliary":
         return (1 - ratio) * sum(losses) + ratio * len(losses) * losses[0]
+    if strategy == "weighted":
+        return sum(weight * loss for weight, loss in zip(naive_weights(probabilities, weighting), losses))
     return sum(losses)
 
 

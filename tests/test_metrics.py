@@ -250,6 +250,7 @@ MEASURES = {  # what each strategy logs beside fairseq's criterion
     "generative": COMMON - {"gold_nll_loss"} | {"choosing_accuracy"},
     "oracle": COMMON - {"gold_nll_loss"} | {"right_tokens"},
     "risk": COMMON - {"gold_nll_loss", "first_token_accuracy"} | {"risk", "candidates"},
+    "weighted": COMMON | {"token_weight"},
     "anchored": COMMON | {"choosing_accuracy", "anchor"},
 }
 MORE = {"anchored": "--criterion gift_recurrent --anchor l2 --anchor-weight 1"}
@@ -284,5 +285,5 @@ def test_every_measure_is_in_the_log_of_updates_and_epochs(binarized, tmp_path, 
     assert epoch.keys() - plain[0] == {f"train_{name}" for name in MEASURES[strategy]}
     evaluated = {"first_token_accuracy"} | (EVALUATED if strategy not in MORE else set())
     assert valid.keys() - plain[0] == {f"valid_{name}" for name in evaluated}
-    assert (epoch["train_rollout_seconds"] > 0) == (strategy not in ("standard", "auxiliary"))
+    assert (epoch["train_rollout_seconds"] > 0) == (strategy not in ("standard", "auxiliary", "weighted"))
     assert epoch["train_peak_mem_mib"] >= epoch["train_mem_mib"] - 1 > 50  # the system's two counts differ by pages

@@ -116,6 +116,8 @@ class GiftCriterion(LabelSmoothedCrossEntropyCriterion):
             terms.log.update(n_replaced=0, gold_nll_loss=gold_nll, gold_ntokens=sample["ntokens"])
         else:
             terms = self._after_generated(model, sample, sample_size)
+        if terms.less_size is not None:
+            sample_size = sample_size - terms.less_size
         log = dict(
             terms.log,
             loss=(terms.loss if terms.shown is None else terms.shown).detach(),
@@ -140,7 +142,7 @@ class GiftCriterion(LabelSmoothedCrossEntropyCriterion):
         target = sample["target"]
         needs_gold = self.mle_weight > 0 or self.objective.needs_gold or self.regularisation.needs_gold
         prefixes, lprobs, gold_lprobs, log = self._predictions(model, sample, needs_gold)
-        loss, nll, objective_log, shown = self.objective(lprobs, prefixes, gold_lprobs, target)
+        loss, nll, objective_log, shown, _ = self.objective(lprobs, prefixes, gold_lprobs, target)
         log.update(objective_log)
         others = torch.zeros_like(loss)
         if needs_gold:

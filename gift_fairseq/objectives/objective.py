@@ -14,6 +14,7 @@ class Terms(NamedTuple):
     nll: Tensor  # negative log-likelihood, logged as nll_loss
     log: Dict[str, Any]
     shown: Optional[Tensor] = None  # logged as loss where the value of ``loss`` has another unit
+    less_size: Optional[Tensor] = None  # what the batch's sample size, which the gradient is divided by, is less here
 
 
 class Objective(Protocol):

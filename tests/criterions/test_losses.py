@@ -184,6 +184,8 @@ OFF = {  # the flags, and the update in which they are off
     "generative": ("--criterion gift_generative --generate-ratio 0", 0),
     "oracle": ("--criterion gift_generative --generate-ratio 0 --targets oracle --mle-weight 0.5", 0),
     "risk": ("--criterion gift_risk --generate-ratio 0 --risk-gold", 0),
+    "weighted": ("--criterion gift_weighted --tailr-gamma 0", 0),
+    "weighted as GOLD": ("--criterion gift_weighted --weighting gold --weight-floor 1", 0),
     "a schedule at its start": ("--criterion gift_recurrent --gold-ratio linear:1:0.5:10 --choose sample", 0),
     "a schedule at its end": ("--criterion gift_recurrent --gold-ratio linear:0.5:1:7", 7),
     "by sentence": ("--criterion gift_recurrent --gold-ratio exponential:1:0.3:10 --gold-mixed-by sentence", 0),

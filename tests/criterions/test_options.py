@@ -51,6 +51,11 @@ ANCHORED = "--criterion gift_risk --anchor kl --anchor-weight"
         ("--criterion gift_risk --risk-cost ter", "--risk-cost", "ter", "bleu, chrf"),
         ("--criterion gift_risk --risk-alpha 0", "--risk-alpha", "0", "above 0"),
         ("--criterion gift_risk --risk-alpha nan", "--risk-alpha", "nan", "above 0"),
+        ("--criterion gift_weighted --weighting mle", "--weighting", "mle", "tailr, gold"),
+        ("--criterion gift_weighted --tailr-gamma nan", "--tailr-gamma", "nan", "between 0 and 1"),
+        ("--criterion gift_weighted --weight-floor 0", "--weight-floor", "0", "above 0"),
+        ("--criterion gift_weighted --weight-floor 1.1", "--weight-floor", "1.1", "between 0 and 1"),
+        ("--criterion gift_weighted --weighting gold --tailr-gamma 0.2", "--tailr-gamma", "0.2", "leave it out"),
         # what nothing samples
         ("--criterion gift_recurrent --temperature 2", "--temperature", "2", "add --choose sample"),
         ("--criterion gift_generative --top-k 5", "--top-k", "5", "add --choose sample"),
@@ -103,6 +108,8 @@ def test_options_without_meaning(task, flags, option, value, way_out):
         "--criterion gift_generative --rollout-cuda-graphs --rollout-dtype bf16",
         "--criterion gift_risk --candidates 2 --temperature 2 --top-k 5 --risk-gold --risk-alpha 1 --length-cap 3",
         "--criterion gift_risk --candidates-from beam --risk-cost chrf --mle-weight 0.5",
+        "--criterion gift_weighted --weighting gold --weight-floor 0.2",
+        "--criterion gift_weighted --tailr-gamma 1 --weight-floor 1",
     ],
 )
 def test_what_makes_sense_is_not_refused(task, flags):
