@@ -51,7 +51,7 @@ DECAYS: Dict[str, Callable[[float, int], float]] = {"linear": _linear, "exponent
 
 @dataclass
 class Schedule:
-    """``start`` at 0, ``end`` when ``decay`` ("": never) is ``over``; ratios from 0 to 1."""
+    """``start`` at 0, ``end`` when ``decay`` ("": never) is ``over``; ratios from 0 to 1, or weights."""
 
     start: float
     end: float
@@ -94,8 +94,8 @@ class Schedule:
         return self._added[1]
 
 
-def parse_schedule(option: str, text: str) -> Schedule:
-    """``text`` as a :class:`Schedule`; :class:`UserError`, which shows an example, if it is none."""
+def parse_schedule(option: str, text: str, most: float = 1) -> Schedule:
+    """``text`` as a :class:`Schedule` of 0 to ``most``; :class:`UserError`, which shows an example, if it is none."""
     kind, *numbers = str(text).split(":")
     try:
         if not numbers:
@@ -107,9 +107,11 @@ def parse_schedule(option: str, text: str) -> Schedule:
                 raise ValueError
     except ValueError:
         raise UserError(
-            f"{option} is {text}, but must be a number between 0 and 1, or KIND:START:END:N with KIND one of "
+            f"{option} is {text}, but must be a number between 0 and {most:g}, or KIND:START:END:N with KIND one of "
             f"{', '.join(DECAYS)} and N 1 or more: linear:1:0.5:10000 for example"
         ) from None
-    if not (0.0 <= found.start <= 1.0 and 0.0 <= found.end <= 1.0):
-        raise UserError(f"{option} is {text}, but must be between 0 and 1: 0.1, or linear:1:0.5:10000 for example")
+    if not (0 <= found.start <= most and 0 <= found.end <= most):
+        raise UserError(
+            f"{option} is {text}, but must be between 0 and {most:g}: 0.1, or linear:1:0.5:10000 for example"
+        )
     return found

@@ -53,6 +53,7 @@ STRATEGIES = {
     "oracle": "--criterion gift_generative --generate-ratio 1 --targets oracle",
     "risk": "--criterion gift_risk --generate-ratio 1 --candidates-from beam --candidates 3 --risk-cost chrf",
     "weighted": "--criterion gift_weighted --tailr-gamma 0.3 --weight-floor 0.02",
+    "consistency": "--criterion gift_consistency --own-ratio 1 --consistency-weight 2",
 }
 SAMPLED = {
     "recurrent": "--criterion gift_recurrent --choose sample",

@@ -146,6 +146,8 @@ def naive_loss(strategy, model, source, target, given=None, ignored=0, ratio=0.3
         return NOTHING
     if strategy == "risk":
         return naive_risk(model, encoder_out, given or best_of_beam(model, source, gold, ignored), gold, ignored)
+    if strategy == "consistency":
+        return naive_consistency(model, encoder_out, gold_length(model, encoder_out, gold, ignored), gold, ignored)
     if strategy == "oracle":
         tokens = given or own_length(model, encoder_out, gold, ignored)
         right = [sorted(naive_optimal(tokens[:t], gold[:-1])) for t in range(len(tokens))]
@@ -165,6 +167,17 @@ def naive_loss(strategy, model, source, target, given=None, ignored=0, ratio=0.3
     if strategy == "weighted":
         return sum(weight * loss for weight, loss in zip(naive_weights(probabilities, weighting), losses))
     return sum(losses)
+
+
+def naive_consistency(model, encoder_out, own, gold, ignored, weight=2):
+    """The mean loss of both passes, and ``weight`` times the mean of both divergences, by their definition."""
+    total = NOTHING
+    for t in range(ignored, len(gold)):
+        both = [next_logits(model, encoder_out, [EOS, *tokens[:t]]) for tokens in (own, gold)]
+        p, q = (logits.softmax(-1) for logits in both)
+        divergences = (p * (p / q).log()).sum() + (q * (q / p).log()).sum()
+        total = total + sum(smoothed(logits, gold[t]) for logits in both) / 2 + weight * divergences / 2
+    return total
 
 
 def text(tokens):

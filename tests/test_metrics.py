@@ -251,6 +251,7 @@ MEASURES = {  # what each strategy logs beside fairseq's criterion
     "oracle": COMMON - {"gold_nll_loss"} | {"right_tokens"},
     "risk": COMMON - {"gold_nll_loss", "first_token_accuracy"} | {"risk", "candidates"},
     "weighted": COMMON | {"token_weight"},
+    "consistency": COMMON | {"choosing_accuracy", "divergence"},
     "anchored": COMMON | {"choosing_accuracy", "anchor"},
 }
 MORE = {"anchored": "--criterion gift_recurrent --anchor l2 --anchor-weight 1"}

@@ -1,3 +1,3 @@
 """The strategies: one registered criterion a file."""
 
-from gift_fairseq.criterions import auxiliary, generative, recurrent, risk, standard, weighted  # noqa: F401
+from gift_fairseq.criterions import auxiliary, consistency, generative, recurrent, risk, standard, weighted  # noqa: F401

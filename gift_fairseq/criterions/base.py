@@ -56,12 +56,17 @@ class GiftCriterion(LabelSmoothedCrossEntropyCriterion):
         self.gold_targets: Objective = GoldTargets(cfg.label_smoothing, self.symbols, cfg.report_accuracy)
         self.source: Optional[PrefixSource] = None
         self.objective = self.gold_targets
+        self.encodes_twice = False
         self._update_num: Optional[int] = None
         self._said_who_counts = False
 
-    def train_on(self, source: PrefixSource, objective: Objective, cfg: MixFlags) -> None:
-        """Called by a strategy's ``__init__``: where prefixes come from, and what is descended after them."""
-        self.source, self.objective = source, objective
+    def train_on(self, source: PrefixSource, objective: Objective, cfg: MixFlags, encodes_twice: bool = False) -> None:
+        """Called by a strategy's ``__init__``: where prefixes come from, and what is descended after them.
+
+        ``encodes_twice``: the rows of the source, one a sentence, have an encoder pass of their own, with other
+        dropout than the gold rows beside them.
+        """
+        self.source, self.objective, self.encodes_twice = source, objective, encodes_twice
         self.regularisation = Regularisation(cfg, self.symbols)
         self.mle_weight = check_ratio("--mle-weight", cfg.mle_weight)
         if self.mle_weight == 1:
@@ -159,32 +164,40 @@ class GiftCriterion(LabelSmoothedCrossEntropyCriterion):
     def _predictions(self, model, sample, with_gold: bool) -> Tuple[Prefixes, Tensor, Optional[Tensor], Dict[str, Any]]:
         """Prefixes, log-probabilities (R, L, V) after them, and if ``with_gold`` (B, T, V) after gold ones.
 
-        One forward of the wrapped model: its decoder reads the rows of both below each other.
+        One forward of the wrapped model: its decoder reads the rows of both below each other, and so does its encoder
+        if it :attr:`encodes_twice`.
         """
-        target = sample["target"]
+        target, net_input = sample["target"], sample["net_input"]
+        everyone = torch.arange(len(target), device=target.device)
+        own_rows, gold_rows = everyone, everyone  # of the encoder's output
+        if self.encodes_twice:  # a sentence beside itself: some encoders want the longest first
+            twice = {key: net_input[key].repeat_interleave(2, dim=0) for key in ("src_tokens", "src_lengths")}
+            net_input, own_rows, gold_rows = {**net_input, **twice}, 2 * everyone, 2 * everyone + 1
         prefixes: Optional[Prefixes] = None
         log: Dict[str, Any] = {}
 
         def generated_inputs(gold_inputs: Tensor, encoder_out: Any, extra: Dict[str, Any]) -> Tuple[Tensor, Any]:
             nonlocal prefixes
             start = metrics.now(gold_inputs.device)
-            prefixes = self.source.read(Decoding(model, sample, gold_inputs, encoder_out, extra, self.update_num()))
+            own = encoder_rows(model, encoder_out, own_rows) if self.encodes_twice else encoder_out
+            prefixes = self.source.read(Decoding(model, sample, gold_inputs, own, extra, self.update_num()))
             log.update(prefixes.log, rollout_seconds=metrics.now(gold_inputs.device) - start)
             inputs, sentences = prefixes.inputs, prefixes.sentences
             if with_gold:
-                everyone = torch.arange(len(target), device=target.device)
                 inputs = tensors.stack(inputs, gold_inputs, self.symbols.pad)
-                sentences = torch.cat([everyone if sentences is None else sentences, everyone])
+                sentences = torch.cat([own_rows if sentences is None else own_rows[sentences], gold_rows])
             if sentences is not None:
                 encoder_out = encoder_rows(model, encoder_out, sentences)
             return inputs, encoder_out
 
         with decoder_reads(model.decoder, generated_inputs):
-            net_output = model(**sample["net_input"])
-        lprobs = model.get_normalized_probs(net_output, log_probs=True)
+            net_output = model(**net_input)
+        lprobs, gold_lprobs = model.get_normalized_probs(net_output, log_probs=True), None
         rows, length = prefixes.inputs.shape
-        gold_lprobs = lprobs[rows:, : target.size(1)] if with_gold else None
-        return prefixes, lprobs[:rows, :length], gold_lprobs, log
+        if with_gold:  # split: the gradients of two slices would each be as large as both
+            lprobs, gold_lprobs = lprobs.split([rows, len(target)])
+            gold_lprobs = gold_lprobs[:, : target.size(1)]
+        return prefixes, lprobs[:, :length], gold_lprobs, log
 
     # ---- what is logged
 

@@ -51,6 +51,9 @@ STRATEGIES = {
     "generative, every update, bf16 rollout": f"{GENERATE} --rollout-dtype bf16",
     "risk, every update, 4 sampled": f"{RISK} --length-cap 1",
     "risk, every update, beam of 4": f"{RISK} --candidates-from beam --length-cap 1",
+    "weighted": "gift_weighted",
+    "consistency": "gift_consistency",
+    "consistency, shared encoder": "gift_consistency --share-encoder",
     "peer: fairseq's label_smoothed_cross_entropy": "label_smoothed_cross_entropy",
 }
 INCREMENTAL = "peer: generative over incremental_state"

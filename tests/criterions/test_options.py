@@ -56,7 +56,13 @@ ANCHORED = "--criterion gift_risk --anchor kl --anchor-weight"
         ("--criterion gift_weighted --weight-floor 0", "--weight-floor", "0", "above 0"),
         ("--criterion gift_weighted --weight-floor 1.1", "--weight-floor", "1.1", "between 0 and 1"),
         ("--criterion gift_weighted --weighting gold --tailr-gamma 0.2", "--tailr-gamma", "0.2", "leave it out"),
+        ("--criterion gift_consistency --own-ratio 2", "--own-ratio", "2", "between 0 and 1"),
+        ("--criterion gift_consistency --consistency-weight -1", "--consistency-weight", "-1", "between 0 and 100"),
+        ("--criterion gift_consistency --consistency-weight x", "--consistency-weight", "x", "between 0 and 100"),
+        ("--criterion gift_consistency --consistency-ratio 1.1", "--consistency-ratio", "1.1", "between 0 and 1"),
         # what nothing samples
+        ("--criterion gift_consistency --choose sample", "--choose", "sample", "give --own-ratio"),
+        ("--criterion gift_consistency --own-ratio 0.1 --top-k 3", "--top-k", "3", "add --choose sample"),
         ("--criterion gift_recurrent --temperature 2", "--temperature", "2", "add --choose sample"),
         ("--criterion gift_generative --top-k 5", "--top-k", "5", "add --choose sample"),
         ("--criterion gift_risk --candidates-from beam --temperature 2", "--temperature", "2", "leave out"),
@@ -110,6 +116,7 @@ def test_options_without_meaning(task, flags, option, value, way_out):
         "--criterion gift_risk --candidates-from beam --risk-cost chrf --mle-weight 0.5",
         "--criterion gift_weighted --weighting gold --weight-floor 0.2",
         "--criterion gift_weighted --tailr-gamma 1 --weight-floor 1",
+        "--criterion gift_consistency --own-ratio 0.2 --choose sample --share-encoder --consistency-weight 2.5",
     ],
 )
 def test_what_makes_sense_is_not_refused(task, flags):

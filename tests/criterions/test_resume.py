@@ -7,14 +7,16 @@ from fairseq.logging import metrics
 
 FLAGS = f"{TRANSFORMER} --dropout 0.3 --disable-validation --max-tokens 40"
 SAVING = "--save-interval-updates 5 --keep-interval-updates 1"
+GROWING = "--consistency-ratio 0.3 --consistency-weight linear:0:1:9"
 SHARE = "--generate-ratio 0.3 --mle-weight 0.2"
-LOGGED = ("loss", "nll_loss", "replaced", "risk", "candidates", "right_tokens", "anchor", "gnorm")
+LOGGED = ("loss", "nll_loss", "replaced", "risk", "candidates", "right_tokens", "anchor", "divergence", "gnorm")
 CONTINUED = {
     "generative": "--criterion gift_generative --generate-ratio 0.3",
     "recurrent": "--criterion gift_recurrent --gold-ratio linear:1:0:8 --choose sample",
     "oracle": f"--criterion gift_generative --targets oracle --choose sample {SHARE}",
     "risk": f"--criterion gift_risk {SHARE}",
     "regularised": "--criterion gift_recurrent --anchor l2 --anchor-weight 0.1 --finetune-from-model",
+    "consistency": f"--criterion gift_consistency --own-ratio 0.3 {GROWING}",
 }
 
 

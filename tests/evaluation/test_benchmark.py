@@ -25,12 +25,15 @@ def flops(measured):
 
 
 def test_strategies_do_no_work_twice(result):
-    """auxiliary owes nothing; recurrent one decoder pass and no encoder pass; generative not more than that."""
+    """auxiliary and weighted owe nothing; recurrent one decoder pass and no encoder pass; generative not more than
+    that; consistency a second pass, of the decoder alone where the encoder is shared."""
     updates = {name: flops(it) for name, it in result["updates"].items()}
     standard = updates[benchmark.STANDARD]
     one_pass, engine = (flops(result["rollouts"][0][name]) for name in ("parallel", "engine"))
     assert updates["peer: fairseq's label_smoothed_cross_entropy"] == pytest.approx(standard)
-    assert updates["auxiliary"] == pytest.approx(standard)
+    assert updates["auxiliary"] == pytest.approx(standard) == updates["weighted"]
+    assert updates["consistency"] == pytest.approx(2 * standard)
+    assert updates["consistency, shared encoder"] < 1.9 * standard
     assert updates["recurrent"] == pytest.approx(standard + one_pass)
     assert updates[benchmark.EVERY_UPDATE] == pytest.approx(standard + engine)
     assert 0.7 * one_pass < engine <= one_pass
