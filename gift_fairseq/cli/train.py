@@ -132,7 +132,8 @@ class Training:
         words = ["fairseq-train", str(self.data.resolve()), "--user-dir", str(PLUGIN), "--task", "gift_translation"]
         words += ["--report-accuracy", "--max-update", str(self.updates), "--seed", str(machine.seed)]
         words += ["--save-dir", str(run.checkpoints), "--log-format", "json", "--log-interval", "20"]
-        words += [f"--{machine.precision}"] if machine.precision != "fp32" else []
+        cpu = "cpu-" if machine.on_cpu else ""
+        words += [f"--{cpu}{machine.precision}"] if machine.precision != "fp32" else []
         words += ["--patience", str(machine.patience)] if machine.patience else []
         if machine.average and self.command == "train":
             words += ["--keep-last-epochs", str(machine.average)]

@@ -3,14 +3,16 @@
 import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, FrozenSet, List, Optional, Tuple
+from typing import Any, Callable, Dict, FrozenSet, List, Optional, Tuple
 
+import torch
 from fairseq.models import ARCH_MODEL_REGISTRY, FairseqLanguageModel
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from fairseq.utils import split_paths
 from omegaconf import II
 from torch import Tensor, distributed, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gift_fairseq import metrics, rollout
 from gift_fairseq.checkpoints import average
@@ -45,6 +47,13 @@ class GiftTranslationConfig(TranslationConfig):
         metadata={
             "help": "keep the model N times, evenly over the second half of --max-update, for gift average: "
             "SAVE_DIR/snapshot_UPDATES.pt, and the last as checkpoint_last.pt; 0 or more; default: 0"
+        },
+    )
+    cpu_bf16: bool = field(
+        default=False,
+        metadata={
+            "help": "compute the training pass in torch's CPU autocast to bfloat16; weights, softmax and loss stay in "
+            "float32; it pays on processors that multiply bfloat16 (AVX512-BF16, AMX); default: off"
         },
     )
     save_dir: str = II("checkpoint.save_dir")
@@ -121,7 +130,8 @@ class GiftTranslationTask(TranslationTask):
             if not distributed.is_initialized() or distributed.get_rank() == 0:
                 path = average.snapshot_file(Path(self.cfg.save_dir), update_num)
                 write_checkpoint({"model": model.state_dict()}, str(path))
-        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+        loss = in_cpu_bf16(criterion) if self.cfg.cpu_bf16 else criterion
+        return super().train_step(sample, model, loss, optimizer, update_num, ignore_grad)
 
     def valid_step(self, sample, model, criterion):
         """As the parent's; with ``--eval-free-running`` logs how many tokens there are and how many are right.
@@ -159,6 +169,19 @@ class GiftTranslationTask(TranslationTask):
         super().reduce_metrics(logging_outputs, criterion)
         if not hasattr(criterion, "set_num_updates"):  # fairseq's own criterions log their own keys alone
             metrics.reduce_ratios(logging_outputs)
+
+
+def in_cpu_bf16(criterion: nn.Module) -> Callable[[nn.Module, Dict[str, Any]], Any]:
+    """``criterion``, computed in autocast, which the backward pass follows by itself.
+
+    Attention is torch's plain one: the backward pass of the fused one is slow in bfloat16 on a CPU (torch 2.13).
+    """
+
+    def loss(model, sample):
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            return criterion(model, sample)
+
+    return loss
 
 
 def _hypotheses(decoder: nn.Module, gold_inputs: Tensor, encoder_out: Any, target: Tensor, symbols: Symbols) -> Tensor:
