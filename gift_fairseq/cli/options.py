@@ -121,7 +121,8 @@ def add_same_time(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--same-time",
         action="store_true",
-        help="a second control beside each strategy: as many updates as took as long as the strategy's",
+        help="a second control beside each strategy: as many updates as took as long as the strategy's (times of a "
+        "machine that does other work too mislead it)",
     )
 
 

@@ -60,11 +60,16 @@ def claims(systems: Sequence[System], runs: Sequence[Run], columns: Sequence[str
     return found
 
 
-def over_sentences(runs: Sequence[Run]) -> Tuple[List[str], Dict[Path, Dict[str, Dict[str, Any]]]]:
-    """sacreBLEU's signatures, and its paired tests, by a run's folder, a column, and AGAINST."""
+def over_sentences(
+    systems: Sequence[System], runs: Sequence[Run]
+) -> Tuple[List[str], Dict[Path, Dict[str, Dict[str, Any]]]]:
+    """sacreBLEU's signatures, and its paired tests, by a run's folder, a column, and AGAINST.
+
+    Of systems with one run. Of others the seeds speak; and a second's work for each test would make hundreds of them.
+    """
     found: Dict[Path, Dict[str, Dict[str, Any]]] = {}
     signatures = set()
-    for run in runs:
+    for run in (system.runs[0] for system in systems if len(system.runs) == 1):
         others = {against: other for against, of in AGAINST.items() if (other := of(run, runs))}
         found[run.folder] = {column: {} for column in run.scores}
         for (against, other), column in product(others.items(), run.scores):

@@ -31,7 +31,7 @@ def write_report(out: Path, title: str, folders: Sequence[Path]) -> List[str]:
         raise UserError(f"--out is {out}, but that folder cannot be made: {error.strerror}") from None
     runs = [read_run(folder) for folder in folders]
     grouped, columns = systems.group(runs), systems.columns_of(runs)
-    claims, (paired, tests) = comparisons.claims(grouped, runs, columns), comparisons.over_sentences(runs)
+    claims, (paired, tests) = comparisons.claims(grouped, runs, columns), comparisons.over_sentences(grouped, runs)
     rows = systems.rows(grouped, runs, columns, tests)
     warnings = comparisons.unconverged(rows, claims)
     tables, legend = table.tables(rows, columns, claims), [*warnings, *table.legend(rows, claims)]

@@ -49,7 +49,7 @@ class RunRow:
     seed: Optional[int]
     reason: str  # why it has no scores; empty if it has
     scores: Dict[str, Score]  # by column
-    tests: Dict[str, Dict[str, Comparison]]  # over sentences: by column, against the control and the baseline
+    tests: Dict[str, Dict[str, Comparison]]  # over sentences, of a system with one run: by column, then opponent
     gold_nll: Dict[str, GoldNLL]  # by set, valid or a test set
     training: Training = field(metadata={"flat": True})
 
@@ -211,7 +211,7 @@ def rows(
     def row(run: Run) -> RunRow:
         gold_nll = forgetting(run, baseline_of(run, runs)) if run.trained else {}
         measures = training(run, updates_per_epoch) if run.trained else Training(*[None] * 5)
-        return RunRow(run.name, run.seed, run.reason, run.scores, tests[run.folder], gold_nll, measures)
+        return RunRow(run.name, run.seed, run.reason, run.scores, tests.get(run.folder, {}), gold_nll, measures)
 
     return [_row(system, [row(run) for run in system.runs], columns) for system in systems]
 

@@ -131,10 +131,10 @@ def over_sentences(rows: Sequence[SystemRow], columns: Sequence[str]) -> Table:
             seed = Cell(DASH if run.seed is None else str(run.seed), run.seed)
             line = [Cell(run.name), Cell(column_title(column)), seed, number(run.scores[column].bleu, 2)]
             for against in AGAINST:
-                test = run.tests[column].get(against)
+                test = run.tests.get(column, {}).get(against)
                 line += [number(test.difference, 2, "+"), number(test.p, 4)] if test else [Cell(DASH)] * 2
             cells.append(line)
-    return Table("Two given systems, over sentences", heads, cells, 2)
+    return Table("Each run, and tests of two given systems", heads, cells, 2)
 
 
 def tables(rows: Sequence[SystemRow], columns: Sequence[str], claims: Sequence[Claim]) -> List[Table]:
@@ -186,10 +186,10 @@ NOTES = {  # below the further tables, by title
     "Strategies, the seed being random": "The difference of a seed is the mean over all test sets, to the control of "
     "its seed. Interval and p: Student's t over the seeds; Holm: corrected for the number of strategies. One seed has "
     "neither.",
-    "Two given systems, over sentences": "Differences in BLEU and sacreBLEU's paired approximate randomization (10,000 "
-    "trials; its p counts larger differences only, plus 2^(1-k) for those as large, k being the number of outputs that "
-    "differ). It says whether these two systems differ, not whether their strategies do: two seeds of one do too. No "
-    "correction for several comparisons.",
+    "Each run, and tests of two given systems": "Tests of strategies with one run here: difference in BLEU and p by "
+    "sacreBLEU's paired approximate randomization over sentences (10,000 trials; its p counts larger differences only, "
+    "plus 2^(1-k) for those as large, k being the number of outputs that differ). It says whether these two systems "
+    "differ, not whether their strategies do: two seeds of one do too. No correction for several comparisons.",
 }
 
 

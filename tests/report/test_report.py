@@ -115,6 +115,8 @@ def test_means_and_spread(rows, out):
     assert claim["half_width"] == pytest.approx(math.tan(math.pi * 0.475) * abs(gains[0] - gains[1]) / 2)
     assert claim["p"] == pytest.approx(1 - 2 * math.atan(t) / math.pi)
     alone = rows["generative"]["scores"]["news.beam5"]
+    assert set(rows["generative"]["runs"][0]["tests"]["news.beam5"]) == {"control", "baseline"}
+    assert not any(run["tests"] for run in rows["recurrent --passes 2"]["runs"])  # the seeds speak
     assert "sd" not in alone and shown(alone) == f"{alone['bleu']:.1f} ± {alone['bleu_ci']:.1f}"
     assert "p" not in claims["generative", "beam5", "control"] and ("generative", "greedy", "control") not in claims
     assert shown(score) == f"{score['bleu']:.1f} ± {score['bleu_ci']:.1f} (sd {score['sd']:.1f})"
