@@ -27,6 +27,7 @@ COMMANDS = {
     "export": "a checkpoint for programs without this plugin",
     "average": "the mean of checkpoints",
     "benchmark": "what an update of each strategy costs",
+    "gpu-check": "see on a GPU what only a GPU can show",
     "user-dir": "print the folder for fairseq's --user-dir",
 }
 

@@ -28,6 +28,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     ):
         what = f"rollouts are measured at these sizes too ({unit}); at none without a number"
         parser.add_argument(option, type=shared.whole(least), nargs="*", default=default, metavar="N", help=what)
+    parser.add_argument(
+        "--no-uncached", action="store_true", help="leave out the peer whose memory grows with the square of the length"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where all numbers are written too")
 
 
@@ -50,7 +53,8 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
         where, rate = benchmark.machine(device), benchmark.matrix_rate(device, dtype)
         print(f"{where}; {options.arch}, {options.dtype}; matrix products: {rate:.0f} GFLOP/s\n", flush=True)
         standard = bench(options.vocabulary)
-        updates = benchmark.measure_updates(standard, options.sentences, options.length, options.rounds)
+        size = (options.sentences, options.length, options.rounds)
+        updates = benchmark.measure_updates(standard, *size, not options.no_uncached)
         print(f"{options.sentences} sentences of {options.length} tokens, vocabulary {options.vocabulary}\n")
         print(benchmark.table_of_updates(updates) + "\n", flush=True)
         base = {"sentences": options.sentences, "length": options.length, "vocabulary": options.vocabulary}

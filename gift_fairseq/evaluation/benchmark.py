@@ -36,6 +36,8 @@ from gift_fairseq.tasks import gift_translation  # noqa: F401  registers the tas
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 STANDARD, EVERY_UPDATE = "standard", "generative, every update"
+GRAPHS = "graphs"  # in the names of what replays CUDA graphs; the names of what draws tokens have "sampled"
+EVERY_UPDATE_GRAPHS = f"{EVERY_UPDATE}, {GRAPHS}"
 GENERATE = "gift_generative --generate-ratio 1"
 RISK = "gift_risk --generate-ratio 1"
 STRATEGIES = {
@@ -49,6 +51,7 @@ STRATEGIES = {
     "generative, every update, sampled": f"{GENERATE} --choose sample",
     "generative, every update, oracle": f"{GENERATE} --targets oracle --length-cap 1",
     "generative, every update, bf16 rollout": f"{GENERATE} --rollout-dtype bf16",
+    EVERY_UPDATE_GRAPHS: f"{GENERATE} --rollout-cuda-graphs",
     "risk, every update, 4 sampled": f"{RISK} --length-cap 1",
     "risk, every update, beam of 4": f"{RISK} --candidates-from beam --length-cap 1",
     "weighted": "gift_weighted",
@@ -56,6 +59,12 @@ STRATEGIES = {
     "consistency, shared encoder": "gift_consistency --share-encoder",
     "peer: fairseq's label_smoothed_cross_entropy": "label_smoothed_cross_entropy",
 }
+BEST = f"{EVERY_UPDATE}, best of 4 sampled"
+TARGETS = (  # on a GPU: what generates, in which share of the updates, and what these may cost at most, x standard
+    ("recurrent", 1.0, 1.15),
+    *((name, share, most) for share, most in ((1.0, 1.5), (0.1, 1.05)) for name in (EVERY_UPDATE, EVERY_UPDATE_GRAPHS)),
+    (BEST, 1.0, 2.0),
+)
 INCREMENTAL = "peer: generative over incremental_state"
 UNCACHED = "peer: back-propagation through uncached steps"
 
@@ -88,7 +97,10 @@ def measure(variants: Dict[str, Callable[[], Any]], rounds: int, device: torch.d
     measured = {name: Measured() for name in variants}
     names = list(variants)
     for name, call in variants.items():
-        measured[name].flops = _operations(call)
+        if GRAPHS in name:  # torch's counter would disturb the capture, and does not see what is replayed
+            call()
+        else:
+            measured[name].flops = _operations(call)
     for number in tqdm(range(rounds), disable=None, leave=False):
         for name in names[number % len(names) :] + names[: number % len(names)]:
             _give_back_free_memory()
@@ -129,13 +141,14 @@ class Bench:
             for language in ("en", "de"):
                 words.save(f"{folder}/dict.{language}.txt")
             self.arguments = [folder, *f"--task gift_translation -s en -t de --arch {arch}".split(), *flags]
-            config = self._config("label_smoothed_cross_entropy")
+            config = self.config("label_smoothed_cross_entropy")
             self.task = tasks.setup_task(config.task)
         torch.manual_seed(1)
         self.model = self.task.build_model(config.model).to(device=device, dtype=dtype).train()
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.0)  # all its work, and always the same model
 
-    def _config(self, criterion: str):
+    def config(self, criterion: str):
+        """fairseq's configuration with the criterion of these flags, its name first."""
         arguments = [*self.arguments, "--label-smoothing", "0.1", "--criterion", *criterion.split()]
         with fairseq_reads("fairseq-train"):
             parsed = fairseq_options.parse_args_and_arch(fairseq_options.get_training_parser(), arguments)
@@ -143,19 +156,23 @@ class Bench:
 
     def criterion(self, flags: str) -> nn.Module:
         """The criterion of ``flags``, its name first."""
-        return self.task.build_criterion(self._config(flags).criterion).train()
+        return self.task.build_criterion(self.config(flags).criterion).train()
 
-    def batch(self, sentences: int, length: int) -> Dict[str, Any]:
-        """``sentences`` pairs of random words, source and target of ``length`` tokens, as fairseq collates them."""
+    def batch(self, sentences: int, length: int, ragged: bool = False) -> Dict[str, Any]:
+        """``sentences`` pairs of random words, source and target of ``length`` tokens, as fairseq collates them.
+
+        ``ragged``: of ``length`` tokens and less, down to one.
+        """
         draw, words = random.Random(1), self.task.target_dictionary
 
-        def sentence() -> Tensor:
-            tokens = [draw.randrange(words.nspecial, len(words)) for _ in range(length - 1)]
+        def sentence(number: int) -> Tensor:
+            shorter = draw.randrange(length) if ragged and number else 0
+            tokens = [draw.randrange(words.nspecial, len(words)) for _ in range(length - 1 - shorter)]
             return torch.tensor([*tokens, words.eos()])
 
-        sources, targets = ([sentence() for _ in range(sentences)] for _ in range(2))
-        sizes = [length] * sentences
-        pairs = LanguagePairDataset(sources, sizes, words, targets, sizes, words)
+        sources, targets = ([sentence(number) for number in range(sentences)] for _ in range(2))
+        sizes = [[len(tokens) for tokens in side] for side in (sources, targets)]
+        pairs = LanguagePairDataset(sources, sizes[0], words, targets, sizes[1], words)
         sample = pairs.collater([pairs[index] for index in range(sentences)])
         return utils.move_to_cuda(sample) if self.device.type == "cuda" else sample
 
@@ -207,15 +224,20 @@ def uncached_back_propagation(criterion: nn.Module) -> Callable[..., Any]:
     return loss_of
 
 
-def measure_updates(bench: Bench, sentences: int, length: int, rounds: int) -> Dict[str, Dict[str, Any]]:
-    """Every strategy and the peers, one update on the same batch."""
+def measure_updates(
+    bench: Bench, sentences: int, length: int, rounds: int, uncached: bool = True
+) -> Dict[str, Dict[str, Any]]:
+    """Every strategy and the peers, one update on the same batch; :data:`UNCACHED` only if ``uncached``."""
     sample = bench.batch(sentences, length)
-    variants = {name: bench.update(bench.criterion(flags), sample) for name, flags in STRATEGIES.items()}
+    names = [name for name in STRATEGIES if GRAPHS not in name or bench.device.type == "cuda"]
+    variants = {name: bench.update(bench.criterion(STRATEGIES[name]), sample) for name in names}
     variants[INCREMENTAL] = bench.update(over_incremental_state(bench.criterion(STRATEGIES[STANDARD])), sample)
     measured = measure(variants, rounds, bench.device)
+    if not uncached:
+        return measured
     # apart: its rounds take so long that a machine has time to change
-    uncached = bench.update(uncached_back_propagation(bench.criterion(STRATEGIES[STANDARD])), sample)
-    pair = measure({STANDARD: variants[STANDARD], UNCACHED: uncached}, min(rounds, 3), bench.device)
+    slow = bench.update(uncached_back_propagation(bench.criterion(STRATEGIES[STANDARD])), sample)
+    pair = measure({STANDARD: variants[STANDARD], UNCACHED: slow}, min(rounds, 3), bench.device)
     return {**measured, UNCACHED: pair[UNCACHED]}
 
 
@@ -228,14 +250,16 @@ def measure_rollout(bench: Bench, sentences: int, length: int, rounds: int) -> D
     with torch.no_grad():
         encoder_out = bench.model.encoder(net_input["src_tokens"], src_lengths=net_input["src_lengths"])
 
-    def free_running(engine: Optional[type] = None) -> Tensor:
-        return rollout.free_running(decoder, gold_inputs, encoder_out, greedy, padding, engine=engine)
+    def free_running(**how) -> Tensor:
+        return rollout.free_running(decoder, gold_inputs, encoder_out, greedy, padding, **how)
 
     variants = {
         "parallel": lambda: rollout.teacher_forced(decoder, gold_inputs, encoder_out, greedy),
         "engine": free_running,
-        "incremental": lambda: free_running(IncrementalSteps),
+        "incremental": lambda: free_running(engine=IncrementalSteps),
     }
+    if bench.device.type == "cuda":
+        variants[GRAPHS] = lambda: free_running(cuda_graphs=True)
     return measure(variants, rounds, bench.device)
 
 
@@ -260,23 +284,35 @@ def table_of_updates(measured: Dict[str, Dict[str, Any]]) -> str:
             f"| {name} | {it['seconds']:.3f} | {it['spread']:.0%} | {it['ratio']:.2f} "
             f"| {it['peak_mib']:.0f} | {it['peak_mib'] / standard['peak_mib']:.2f} | {_rate(it)} |"
         )
-    tenth = 1 + 0.1 * (measured[EVERY_UPDATE]["ratio"] - 1)
+    tenth = at_share(measured[EVERY_UPDATE]["ratio"], 0.1)
     return "\n".join([*lines, "", f"generative at the default ratio of 0.1 (computed from the above): {tenth:.2f}"])
 
 
+def at_share(ratio: float, share: float) -> float:
+    """What an update costs on average, times standard, where a ``share`` of the updates cost ``ratio``."""
+    return 1 + share * (ratio - 1)
+
+
+def judged(measured: Dict[str, Dict[str, Any]]) -> List[Dict[str, Any]]:
+    """What :func:`measure_updates` found against :data:`TARGETS`."""
+    verdicts = []
+    for name, share, most in TARGETS:
+        found = at_share(measured[name]["ratio"], share) if name in measured else None
+        verdict = "not measured" if found is None else "met" if found <= most else "missed"
+        verdicts.append({"update": name, "share": share, "measured": found, "at most": most, "verdict": verdict})
+    return verdicts
+
+
 def table_of_rollouts(measured: List[Dict[str, Any]]) -> str:
-    lines = [
-        "| sentences | length | vocabulary | parallel pass (s) | engine (s) | x parallel | incremental_state (s) "
-        "| x parallel | engine GFLOP/s |",
-        "|---:" * 9 + "|",
-    ]
+    ways = {"engine": "engine", GRAPHS: "its graphs", "incremental": "incremental_state"}
+    ways = {way: title for way, title in ways.items() if way in measured[0]}
+    heads = ["sentences", "length", "vocabulary", "parallel pass (s)"]
+    heads += [head for title in ways.values() for head in (f"{title} (s)", "x parallel")]
+    lines = [f"| {' | '.join(heads)} | engine GFLOP/s |", "|---:" * (len(heads) + 1) + "|"]
     for it in measured:
-        parallel, engine, incremental = (it[name]["seconds"] for name in ("parallel", "engine", "incremental"))
-        lines.append(
-            f"| {it['sentences']} | {it['length']} | {it['vocabulary']} | {parallel:.3f} | {engine:.3f} "
-            f"| {it['engine']['ratio']:.2f} | {incremental:.3f} | {it['incremental']['ratio']:.2f} "
-            f"| {_rate(it['engine'])} |"
-        )
+        cells = [it["sentences"], it["length"], it["vocabulary"], f"{it['parallel']['seconds']:.3f}"]
+        cells += [cell for way in ways for cell in (f"{it[way]['seconds']:.3f}", f"{it[way]['ratio']:.2f}")]
+        lines.append(f"| {' | '.join(map(str, cells))} | {_rate(it['engine'])} |")
     return "\n".join(lines)
 
 

@@ -72,6 +72,11 @@ class _Room:
 _rooms: "WeakKeyDictionary[nn.Module, _Room]" = WeakKeyDictionary()
 
 
+def captured(decoder: nn.Module) -> Dict[Tuple[Any, ...], Any]:
+    """The graphs that rollouts of ``decoder`` replay now, by what they were captured for."""
+    return _rooms[decoder].graphs if decoder in _rooms else {}
+
+
 class StaticSteps(TransformerSteps):
     """:class:`TransformerSteps` whose shapes and addresses do not depend on the position."""
 

@@ -14,7 +14,7 @@ from omegaconf import II
 from torch import Tensor, distributed, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gift_fairseq import metrics, rollout
+from gift_fairseq import bf16, metrics, rollout  # noqa: F401  bf16 mends a flag of fairseq
 from gift_fairseq.checkpoints import average
 from gift_fairseq.checkpoints import flags as finetune_flags
 from gift_fairseq.checkpoints.files import check_checkpoint, write_checkpoint

@@ -47,6 +47,13 @@ def test_fine_tuning_from_a_plain_checkpoint(binarized, baseline, tmp_path, capl
     assert counted == (not plain and task == "translation")
 
 
+@pytest.mark.parametrize("task", ["gift_translation", "translation"])
+def test_bf16_is_not_for_a_tpu_alone(binarized, tmp_path, task):
+    fairseq_train(binarized, tmp_path, f"{TRANSFORMER} --task {task} {STRATEGIES['generative']} --bf16 --max-update 2")
+    weights = torch.load(tmp_path / "checkpoint_last.pt")["model"].values()
+    assert all(torch.equal(weight, weight.bfloat16().float()) and weight.isfinite().all() for weight in weights)
+
+
 def test_hydra_train(binarized, tmp_path, monkeypatch):
     from fairseq_cli import hydra_train
 
