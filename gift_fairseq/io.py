@@ -9,6 +9,10 @@ import time
 import warnings
 from typing import IO, Any, Iterator, Sequence
 
+from tqdm import tqdm
+
+DELAY = 2  # seconds: what is done before that shows no bar
+
 
 @contextlib.contextmanager
 def written_whole(*paths: str, binary: bool = False) -> Iterator[Sequence[IO]]:
@@ -77,4 +81,14 @@ def quiet() -> Iterator[None]:
 
 def say(text: str) -> None:
     """A line of progress on stderr, with the time of day."""
-    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+    tqdm.write(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr)  # above the bars, if there are any
+    sys.stderr.flush()
+
+
+def progress(total: int, what: str, unit: str, done: int = 0) -> tqdm:
+    """A bar on stderr with the time that is left, at a terminal only; its ``update(n)`` says that n more are done.
+
+    ``done``: how many of the ``total`` were done before it began, which tell nothing of the rate.
+    """
+    how = dict(desc=what, unit=f" {unit}", disable=None, leave=False, delay=DELAY, dynamic_ncols=True)
+    return tqdm(total=total, initial=done, **how)

@@ -8,7 +8,7 @@ import json
 from typing import List
 
 from gift_fairseq.cli import options as shared
-from gift_fairseq.io import quiet, write_whole
+from gift_fairseq.io import quiet, say, write_whole
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +32,7 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
         with quiet():
             translator = Translator(options.data, checkpoint, ["--cpu"] if options.cpu else [])
             for name, subset in sets.items():
+                say(f"measuring exposure bias on {name} of {run.folder.name}")
                 found = exposure.measure(translator, name, subset, options.positions, options.max_tokens)
                 text = json.dumps({"checkpoint": str(within), **found}, indent=1, allow_nan=False) + "\n"
                 run.exposures.mkdir(parents=True, exist_ok=True)

@@ -16,12 +16,12 @@ import sys
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterable, List, Optional
 
 from gift_fairseq import runs
 from gift_fairseq.cli import options as shared
 from gift_fairseq.errors import UserError, check_data, fairseq_reads
-from gift_fairseq.io import quiet, say
+from gift_fairseq.io import progress, quiet, say
 
 FLAGS_OF = "fairseq-train"
 PLUGIN = Path(__file__).resolve().parent.parent
@@ -194,8 +194,7 @@ class Training:
             return
         say(f"training {self.out.name}")
         with open(run.stderr_file, "w") as stderr, started(words, run, stderr, environment(self.machine)) as process:
-            for line in process.stdout:
-                self._tell(line)
+            self._follow(process.stdout)
         if process.returncode == 0:
             return
         said = run.stderr_file.read_text(encoding="utf-8", errors="replace")
@@ -206,14 +205,20 @@ class Training:
         print(*last, sep="\n", file=sys.stderr)
         raise UserError(f"fairseq-train failed with status {process.returncode}; see {run.stderr_file}")
 
-    def _tell(self, line: str) -> None:
-        """One line for each of fairseq's of --log-interval."""
-        start = line.find('{"epoch"')
-        if "train_inner" not in line or start < 0:
-            return
-        with contextlib.suppress(ValueError, KeyError):
-            found = json.loads(line[start:])
-            say(f"  {self.out.name}: update {found['num_updates']}, {found['nll_loss']} bits a token")
+    def _follow(self, lines: Iterable[str]) -> None:
+        """Shows how far the training is, by fairseq's lines of --log-interval, from the first of them on."""
+        with contextlib.ExitStack() as shown:
+            bar = None
+            for line in lines:
+                start = line.find('{"epoch"')
+                if "train_inner" not in line or start < 0:
+                    continue
+                with contextlib.suppress(ValueError, KeyError):
+                    found = json.loads(line[start:])
+                    done, bits = int(found["num_updates"]), f"{found['nll_loss']} bits a token"
+                    bar = bar or shown.enter_context(progress(self.updates, self.out.name, "updates", done))
+                    bar.set_postfix_str(bits, refresh=False)
+                    bar.update(done - bar.n)
 
     def _average(self, run: runs.Begun) -> None:
         from gift_fairseq.checkpoints import average

@@ -109,10 +109,14 @@ def read_both(
     """Teacher-forced and free-running steps of the one model in ``models``, in evaluation mode."""
     (model,) = models
     model.eval()
-    gold = steps_of(model, dataset, dataset, batches(task, dataset, max_tokens, use_cuda), free_running=False)
-    found = search(task, models, generator, batches(task, dataset, max_tokens, use_cuda))
+
+    def batches_of(read: LanguagePairDataset, what: str) -> Iterator[Dict]:
+        return batches(task, read, max_tokens, use_cuda, what=what)
+
+    gold = steps_of(model, dataset, dataset, batches_of(dataset, "teacher-forced"), free_running=False)
+    found = search(task, models, generator, batches_of(dataset, "translating"))
     hypotheses = with_targets(dataset, [best[0][1] for best in found])
-    own = steps_of(model, hypotheses, dataset, batches(task, hypotheses, max_tokens, use_cuda), free_running=True)
+    own = steps_of(model, hypotheses, dataset, batches_of(hypotheses, "free-running"), free_running=True)
     limit = min(generator.max_len_b, generator.max_len - 1)  # tokens; at the next step </s> is forced
     own.counted[:, limit:] = False
     return gold, own

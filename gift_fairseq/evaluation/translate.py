@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from gift_fairseq.checkpoints.files import check_checkpoint
 from gift_fairseq.data.segmentation import Segmentation, Segmenter
 from gift_fairseq.errors import UserError, fairseq_reads
+from gift_fairseq.io import progress
 from gift_fairseq.tasks import gift_translation  # noqa: F401  registers the task
 
 # Batch sizes in multiples of 8, fairseq-generate's default, would drop the sentences that remain; its default of one
@@ -177,8 +178,12 @@ def batches(
     max_tokens: int,
     use_cuda: bool,
     max_sentences: Optional[int] = None,
+    what: str = "translating",
 ) -> Iterator[Dict]:
-    """Every sentence of ``dataset``, in batches of at most ``max_tokens`` padded tokens, or of one sentence."""
+    """Every sentence of ``dataset``, in batches of at most ``max_tokens`` padded tokens, or of one sentence.
+
+    A bar shows how far ``what`` is done with them.
+    """
     iterator = task.get_batch_iterator(
         dataset,
         max_tokens=max(max_tokens, int(dataset.sizes.max())),
@@ -186,5 +191,7 @@ def batches(
         required_batch_size_multiple=1,
         disable_iterator_cache=True,
     )
-    for sample in iterator.next_epoch_itr(shuffle=False):
-        yield utils.move_to_cuda(sample) if use_cuda else sample
+    with progress(len(dataset), what, "sentences") as bar:
+        for sample in iterator.next_epoch_itr(shuffle=False):
+            yield utils.move_to_cuda(sample) if use_cuda else sample
+            bar.update(len(sample["id"]))
