@@ -5,7 +5,7 @@
 #
 # Settings, by the environment:
 #   TORCH_SPEC   the torch to install; default: torch==2.13.0 (a CUDA build where the index offers one)
-#   PYTHON       the Python to build on, 3.9 or newer; default: python3
+#   PYTHON       the Python to build on, 3.9 to 3.13; default: python3
 #   GIFT_VENV    where the environment goes; default: .venv in the project
 
 set -euo pipefail
@@ -21,10 +21,10 @@ PYTHON="${PYTHON:-python3}"
 
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
 
-command -v "$PYTHON" >/dev/null || fail "PYTHON is $PYTHON, but there is no such program: install Python 3.9 or newer"
+command -v "$PYTHON" >/dev/null || fail "PYTHON is $PYTHON, but there is no such program: install Python 3.9 to 3.13"
 version="$(version_of "$PYTHON")" || fail "PYTHON is $PYTHON, but it does not run as a Python"
-[[ "$version" =~ ^3\.(9|[1-9][0-9])$ ]] ||
-    fail "PYTHON is $PYTHON, which is Python $version, but 3.9 or newer is needed: set PYTHON to one"
+[[ "$version" =~ ^3\.(9|1[0-3])$ ]] || # fairseq cannot be imported by 3.14: it reads types as older ones spell them
+    fail "PYTHON is $PYTHON, which is Python $version, but 3.9 to 3.13 is needed: set PYTHON to one"
 fairseq="fairseq-fixed==0.12.3.1" build=(--no-build-isolation) # its build asks for torch: see it, not fetch another
 if [[ "$version" =~ ^3\.(9|10)$ ]]; then
     fairseq="fairseq==0.12.2" build=() # its build must not see torch: it would look for sources that are left out of it
@@ -87,7 +87,7 @@ install "$TORCH_SPEC, numpy and build tools" "$TORCH_SPEC" numpy cython "setupto
 (
     unset CUDA_HOME
     export CFLAGS="-O1 -g0"
-    install "$fairseq (built from source, takes about two minutes)" "${build[@]}" "$fairseq"
+    install "$fairseq (built from source the first time, in about a minute)" "${build[@]}" "$fairseq"
 )
 install "gift_fairseq" --no-build-isolation --editable "$PROJECT[dev]"
 
