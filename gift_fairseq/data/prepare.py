@@ -175,12 +175,18 @@ def in_order(pool: Any, work: Callable, items: Iterable, ahead: int) -> Iterator
 
 def workers(preparation: Preparation, start: Callable, *arguments: Any) -> Any:
     """A pool of processes, each of which begins with ``start(*arguments)``."""
-    return multiprocessing.Pool(preparation.workers, _start, (start, *arguments))
+    # Python forgets a signal that comes while a process begins: the pool would wait for a worker that it has ended
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        return multiprocessing.Pool(preparation.workers, _start, (start, *arguments))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start(start: Callable, *arguments: Any) -> None:
     # a handler of the command line's, which Python runs between two steps, would leave a worker that waits unstopped
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     start(*arguments)
 
 

@@ -159,6 +159,22 @@ def test_no_more_is_read_ahead_than_said():
         assert len(read) <= number + 6
 
 
+def test_a_worker_that_begins_forgets_no_signal():
+    """Else the pool, which ends its workers by SIGTERM where a text is bad, would now and then wait for one forever."""
+    read, write = os.pipe()
+    watched = [True]
+
+    def blocked():
+        return signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    os.register_at_fork(after_in_child=lambda: watched and os.write(write, b"blocked" if blocked() else b"open"))
+    with prepare.workers(SimpleNamespace(workers=1), int) as pool:
+        watched.clear()
+        assert os.read(read, 99) == b"blocked"
+        assert signal.SIGTERM not in pool.apply(signal.pthread_sigmask, (signal.SIG_BLOCK, ())) and not blocked()
+        assert pool.apply(signal.getsignal, (signal.SIGTERM,)) == signal.SIG_DFL
+
+
 @pytest.mark.parametrize("subword", ["sentencepiece", "bpe"])
 @pytest.mark.parametrize("tokenizer", ["moses", "moses-bare", "none"])
 def test_decoding_undoes_encoding(tmp_path, subword, tokenizer):
