@@ -51,6 +51,8 @@ STRATEGIES = {
     "recurrent": "--criterion gift_recurrent",
     "generative": "--criterion gift_generative --generate-ratio 1",
     "oracle": "--criterion gift_generative --generate-ratio 1 --targets oracle",
+    "best": "--criterion gift_generative --generate-ratio 1 --targets best --candidates-from beam --candidates 3 "
+    "--risk-cost chrf --min-score 11 --length-tolerance 0.5",
     "risk": "--criterion gift_risk --generate-ratio 1 --candidates-from beam --candidates 3 --risk-cost chrf",
     "weighted": "--criterion gift_weighted --tailr-gamma 0.3 --weight-floor 0.02",
     "consistency": "--criterion gift_consistency --own-ratio 1 --consistency-weight 2",
@@ -59,6 +61,8 @@ SAMPLED = {
     "recurrent": "--criterion gift_recurrent --choose sample",
     "generative": "--criterion gift_generative --generate-ratio 1 --choose sample",
     "oracle": "--criterion gift_generative --generate-ratio 1 --choose sample --targets oracle",
+    "best": "--criterion gift_generative --generate-ratio 1 --choose sample --targets best --candidates 6 "
+    "--risk-cost chrf --min-score 11 --length-tolerance 0.5",
     "risk": "--criterion gift_risk --generate-ratio 1 --candidates 3 --risk-cost chrf",
 }
 LENGTHS = [(5, 6), (3, 4), (6, 2), (2, 7)]  # of source and target

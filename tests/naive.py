@@ -72,14 +72,14 @@ def free_running(model, encoder_out, gold, ignored=0):
     return [*tokens, EOS]
 
 
-def best_of_beam(model, source, gold, ignored=0):
-    """The three best by fairseq's generator."""
+def best_of_beam(model, source, gold, ignored=0, longest=None):
+    """The three best by fairseq's generator, each once."""
     words = Dictionary()
     for number in range(WORDS):
         words.add_symbol(f"w{number}")
     model.eval()
     generator = SequenceGenerator(
-        [model], words, beam_size=3, max_len_b=most_tokens(gold) - 1, tokens_to_suppress=(words[BOS],)
+        [model], words, beam_size=3, max_len_b=(longest or most_tokens(gold)) - 1, tokens_to_suppress=(words[BOS],)
     )
     net_input = {"src_tokens": source[None], "src_lengths": torch.tensor([len(source)])}
     forced = torch.tensor([gold[:ignored]]) if ignored else None
@@ -148,7 +148,11 @@ def naive_loss(strategy, model, source, target, given=None, ignored=0, ratio=0.3
         return naive_risk(model, encoder_out, given or best_of_beam(model, source, gold, ignored), gold, ignored)
     if strategy == "consistency":
         return naive_consistency(model, encoder_out, gold_length(model, encoder_out, gold, ignored), gold, ignored)
-    if strategy == "oracle":
+    if strategy == "best" and not given:
+        given = naive_best(best_of_beam(model, source, gold, ignored, int(1.5 * len(gold))), gold, ignored)
+    if strategy == "best":
+        tokens, right = given, [[word] for word in given]
+    elif strategy == "oracle":
         tokens = given or own_length(model, encoder_out, gold, ignored)
         right = [sorted(naive_optimal(tokens[:t], gold[:-1])) for t in range(len(tokens))]
     else:
@@ -188,6 +192,17 @@ def text(tokens):
 def naive_cost(tokens, gold, ignored=0):
     """One minus chrF of the text after the first ``ignored`` tokens."""
     return 1 - CHRF().sentence_score(text(tokens[ignored:]), [text(gold[ignored:])]).score / 100
+
+
+def naive_best(candidates, gold, ignored=0, least=11, tolerance=0.5):
+    """Of those that ended, within the length and near enough, the nearest, the first of equal ones; else the gold."""
+    best, best_score = gold, least
+    for tokens in candidates:
+        score = 100 * (1 - naive_cost(tokens, gold, ignored))
+        near = tokens[-1] == EOS and abs(len(tokens) - len(gold)) <= tolerance * len(gold)
+        if near and (score > best_score or best is gold and score == best_score):
+            best, best_score = tokens, score
+    return best
 
 
 def naive_expected(scores, costs):

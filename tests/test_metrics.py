@@ -239,6 +239,7 @@ MEASURES = {  # what each strategy logs beside fairseq's criterion
     "recurrent": COMMON | {"choosing_accuracy"},
     "generative": COMMON - {"gold_nll_loss"} | {"choosing_accuracy"},
     "oracle": COMMON - {"gold_nll_loss"} | {"right_tokens"},
+    "best": COMMON - {"gold_nll_loss"} | {"own_targets", "own_score", "drawn_score"},
     "risk": COMMON - {"gold_nll_loss", "first_token_accuracy"} | {"risk", "candidates"},
     "weighted": COMMON | {"token_weight"},
     "consistency": COMMON | {"choosing_accuracy", "divergence"},

@@ -7,11 +7,11 @@ from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEn
 
 from gift_fairseq.criterions.base import GiftCriterion, MixFlags
 from gift_fairseq.objectives.risk import RiskFlags, RiskObjective
-from gift_fairseq.prefixes.candidates import CandidateFlags, CandidatePrefixes
+from gift_fairseq.prefixes.candidates import CandidatePrefixes, WeighedFlags
 
 
 @dataclass
-class RiskConfig(CandidateFlags, RiskFlags, MixFlags, LabelSmoothedCrossEntropyCriterionConfig):
+class RiskConfig(WeighedFlags, RiskFlags, MixFlags, LabelSmoothedCrossEntropyCriterionConfig):
     pass
 
 

@@ -107,7 +107,8 @@ class TargetFlags(FairseqDataclass):
         default="gold",
         metadata={
             "help": "what is right after a model-generated prefix: gold (the gold token of the same position) or "
-            "oracle (all tokens from which the best edit distance is still in reach); default: gold"
+            "oracle (all tokens from which the best edit distance is still in reach); gift_generative also: best (of "
+            "several hypotheses the one nearest to the gold translation, if it is near enough); default: gold"
         },
     )
     oracle_weights: str = field(
@@ -145,9 +146,12 @@ class OracleTargets:
         return log
 
 
-def token_targets(cfg: TargetFlags, smoothing: float, symbols: Symbols, report_accuracy: bool):
-    """The objective that ``--targets`` names; :class:`UserError` if an option has no meaning."""
-    targets = check_choice("--targets", cfg.targets, TARGETS)
+def token_targets(cfg: TargetFlags, smoothing: float, symbols: Symbols, report_accuracy: bool, allowed=TARGETS):
+    """The objective that ``--targets``, one of ``allowed``, names; :class:`UserError` if an option has no meaning.
+
+    The targets of a source that has others than the gold ones (best) are gold ones to the objective.
+    """
+    targets = check_choice("--targets", cfg.targets, allowed)
     by_model = check_choice("--oracle-weights", cfg.oracle_weights, WEIGHTS) == "model"
     if targets == "oracle":
         return OracleTargets(by_model, smoothing, symbols, report_accuracy)

@@ -1,17 +1,16 @@
 """Minimum risk: the expected cost of whole hypotheses."""
 
 from dataclasses import dataclass, field
-from typing import List, Optional, Tuple
+from typing import Optional, Tuple
 
 import torch
 from fairseq.data import Dictionary
-from fairseq.dataclass import FairseqDataclass
 from torch import Tensor
 
 from gift_fairseq import metrics
-from gift_fairseq.errors import check_above, check_choice
+from gift_fairseq.errors import check_above
 from gift_fairseq.objectives.objective import Terms
-from gift_fairseq.objectives.sentence_costs import METRICS, SentenceCost
+from gift_fairseq.objectives.sentence_costs import CostFlags, SentenceCost
 from gift_fairseq.prefixes.source import Prefixes, Symbols
 
 metrics.ratio("risk", "risk", "n_risk", "minimum risk: expected cost of a sentence, 0 to 1")
@@ -56,13 +55,7 @@ def minimum_risk(
 
 
 @dataclass
-class RiskFlags(FairseqDataclass):
-    risk_cost: str = field(
-        default="bleu",
-        metadata={
-            "help": "what a hypothesis costs: 1 minus sacreBLEU's sentence-level bleu (smoothed) or chrf; default: bleu"
-        },
-    )
+class RiskFlags(CostFlags):
     risk_alpha: float = field(
         default=0.005,
         metadata={
@@ -83,12 +76,12 @@ class RiskObjective:
     def __init__(self, cfg: RiskFlags, with_gold: bool, per_sentence: bool, symbols: Symbols, vocabulary: Dictionary):
         self.needs_gold, self.per_sentence, self.symbols = with_gold, per_sentence, symbols
         self.alpha = check_above("--risk-alpha", cfg.risk_alpha, 0)
-        self.cost = SentenceCost(check_choice("--risk-cost", cfg.risk_cost, METRICS), vocabulary)
+        self.cost = SentenceCost(cfg.risk_cost, vocabulary)
 
     def __call__(self, lprobs: Tensor, prefixes: Prefixes, gold_lprobs: Optional[Tensor], target: Tensor) -> Terms:
         sentences, tokens, count = prefixes.sentences, prefixes.next_tokens, len(target)
         lengths = target[:, self.symbols.ignored :].ne(self.symbols.pad).sum(dim=1)
-        costs = torch.tensor(self._costs(tokens, target[sentences]), dtype=torch.float64, device=target.device)
+        costs = self.cost.of(tokens, target[sentences], self.symbols.ignored)
         log_probs = self._log_probability(lprobs, tokens)
         if self.needs_gold:
             everyone = torch.arange(count, device=target.device)
@@ -99,11 +92,6 @@ class RiskObjective:
         log = {"risk": risk[scored].sum(), "n_risk": scored.sum(), "n_candidates": scored[sentences].sum()}
         nll = expected_cost(torch.zeros_like(log_probs), -log_probs.detach(), sentences, count).sum()  # the mean
         return Terms((loss if self.per_sentence else lengths * loss).sum(), nll, log, shown=nll)
-
-    def _costs(self, tokens: Tensor, target: Tensor) -> List[float]:
-        """Of the text of each of ``tokens`` (R, L) against that of ``target`` (R, T)."""
-        ignored = self.symbols.ignored
-        return self.cost.costs(tokens[:, ignored:].tolist(), target[:, ignored:].tolist())
 
     def _log_probability(self, lprobs: Tensor, tokens: Tensor) -> Tensor:
         """Of the whole ``tokens`` (R, L), (R,), by ``lprobs`` (R, L, V)."""

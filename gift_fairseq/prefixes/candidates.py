@@ -1,17 +1,27 @@
 """Several whole hypotheses of every sentence: sampled from the model, or the best of a beam."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Optional
 
 import torch
 from fairseq.data import Dictionary
+from fairseq.dataclass import FairseqDataclass
 from torch import Tensor
 
 from gift_fairseq import rollout
 from gift_fairseq.errors import check_at_least, check_choice
 from gift_fairseq.prefixes import tensors
 from gift_fairseq.prefixes.free_running import ShareFlags, after_own_tokens, most_tokens, until_eos
-from gift_fairseq.prefixes.source import Decoding, Prefixes, RolloutFlags, Symbols, sampling, without_sampling
+from gift_fairseq.prefixes.source import (
+    Decoding,
+    Generation,
+    Prefixes,
+    RolloutFlags,
+    Symbols,
+    sampling,
+    without_sampling,
+)
 from gift_fairseq.schedules import parse_schedule
 from gift_fairseq.substitution import encoder_rows, unwrapped
 
@@ -19,9 +29,10 @@ SOURCES = ("sample", "beam")
 
 
 @dataclass
-class CandidateFlags(ShareFlags, RolloutFlags):
+class CandidateFlags(FairseqDataclass):
     candidates: int = field(
-        default=4, metadata={"help": "hypotheses of each sentence that are weighed, 2 or more; default: 4"}
+        default=4,
+        metadata={"help": "hypotheses of each sentence, 2 or more (1, the greedy one, for --targets best); default: 4"},
     )
     candidates_from: str = field(
         default="sample",
@@ -30,56 +41,92 @@ class CandidateFlags(ShareFlags, RolloutFlags):
             "fairseq's beam search); default: sample"
         },
     )
+
+
+def is_beam(cfg: CandidateFlags) -> bool:
+    return check_choice("--candidates-from", cfg.candidates_from, SOURCES) == "beam"
+
+
+class Hypotheses:
+    """``count`` whole hypotheses of every sentence, without gradient; those that are drawn may be equal.
+
+    With ``greedy`` the first of those that are drawn is the greedy one.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        by_beam: bool,
+        generation: Generation,
+        symbols: Symbols,
+        vocabulary: Dictionary,
+        greedy: bool = False,
+    ):
+        self.count, self.by_beam, self.generation, self.greedy = count, by_beam, generation, greedy
+        self.symbols, self.vocabulary = symbols, vocabulary
+
+    def of(self, decoding: Decoding, longest: Tensor) -> Tensor:
+        """Tokens (B N, L), row r of sentence ``r // N``; ended by ``</s>`` or cut at ``longest`` (B,), then padding.
+
+        A beam has the best first, each ended by ``</s>``.
+        """
+        return self._beam(decoding, longest) if self.by_beam else self._drawn(decoding, longest)
+
+    def _drawn(self, decoding: Decoding, longest: Tensor) -> Tensor:
+        inputs, count = decoding.gold_inputs, self.count
+        drawn = self.generation.sampler_for(self.symbols.forbidden_but_eos, inputs.device)
+        return until_eos(
+            decoding.decoder,
+            inputs,
+            decoding.encoder_out,
+            rollout.SeveralDrawn(drawn, count, len(inputs) * count, self.greedy),
+            self.symbols,
+            longest,
+            self.generation.dtype,
+            copies=count,
+            reorder=partial(encoder_rows, decoding.model),
+        )
+
+    def _beam(self, decoding: Decoding, longest: Tensor) -> Tensor:
+        return rollout.beam(
+            unwrapped(decoding.model),
+            decoding.sample["net_input"],
+            decoding.encoder_out,
+            self.vocabulary,
+            self.count,
+            longest,
+            self.symbols.ignored,
+            self.generation.dtype,
+        )
+
+
+@dataclass
+class WeighedFlags(ShareFlags, RolloutFlags, CandidateFlags):
     risk_gold: bool = field(default=False, metadata={"help": "the gold translation is one more of them; default: off"})
 
 
 class CandidatePrefixes:
     """In a share of the updates, the distinct ones of ``--candidates`` whole hypotheses of every sentence."""
 
-    def __init__(self, cfg: CandidateFlags, symbols: Symbols, vocabulary: Dictionary):
+    def __init__(self, cfg: WeighedFlags, symbols: Symbols, vocabulary: Dictionary):
         self.ratio = parse_schedule("--generate-ratio", cfg.generate_ratio)
         self.length_cap = check_at_least("--length-cap", cfg.length_cap, 1)
-        self.candidates = check_at_least("--candidates", cfg.candidates, 2)
-        self.by_beam = check_choice("--candidates-from", cfg.candidates_from, SOURCES) == "beam"
-        if self.by_beam:
-            self.generation = without_sampling(cfg, "a beam samples nothing: leave out --candidates-from beam")
-        else:
-            self.generation = sampling(cfg)
+        self.candidates, by_beam = check_at_least("--candidates", cfg.candidates, 2), is_beam(cfg)
+        no_sampling = "a beam samples nothing: leave out --candidates-from beam"
+        generation = without_sampling(cfg, no_sampling) if by_beam else sampling(cfg)
+        self.hypotheses = Hypotheses(self.candidates, by_beam, generation, symbols, vocabulary)
         self.without_gold = cfg.risk_gold  # it is weighed as one more, so none of these may equal it
-        self.symbols, self.vocabulary = symbols, vocabulary
+        self.symbols = symbols
 
     def due(self, update_num: int) -> bool:
         return self.ratio.falls_on(update_num)
 
     def read(self, decoding: Decoding) -> Prefixes:
         target, pad = decoding.target, self.symbols.pad
+        tokens = self.hypotheses.of(decoding, most_tokens(target, self.length_cap, decoding.decoder, pad))
         sentences = torch.arange(len(target), device=target.device).repeat_interleave(self.candidates)
-        longest = most_tokens(target, self.length_cap, decoding.decoder, pad)
-        tokens = self._beam(decoding, longest) if self.by_beam else self._sampled(decoding, longest, sentences)
         kept = first_of_equals(tokens, self.candidates, target if self.without_gold else None, pad)
         return after_own_tokens(tokens[kept], decoding.gold_inputs, sentences[kept], self.symbols)
-
-    def _sampled(self, decoding: Decoding, longest: Tensor, sentences: Tensor) -> Tensor:
-        """Hypotheses (B N, L), row r of sentence ``sentences[r]``; ended by ``</s>`` or cut, then padding."""
-        with torch.no_grad():
-            encoder_out = encoder_rows(decoding.model, decoding.encoder_out, sentences)
-        inputs = decoding.gold_inputs[sentences]
-        sampler = self.generation.sampler_for(self.symbols.forbidden_but_eos, inputs.device)
-        longest, dtype = longest[sentences], self.generation.dtype
-        return until_eos(decoding.decoder, inputs, encoder_out, sampler, self.symbols, longest, dtype)
-
-    def _beam(self, decoding: Decoding, longest: Tensor) -> Tensor:
-        """As :meth:`_sampled`, the best that beam search finds; each ends in ``</s>``."""
-        return rollout.beam(
-            unwrapped(decoding.model),
-            decoding.sample["net_input"],
-            decoding.encoder_out,
-            self.vocabulary,
-            self.candidates,
-            longest,
-            self.symbols.ignored,
-            self.generation.dtype,
-        )
 
 
 def first_of_equals(tokens: Tensor, candidates: int, target: Optional[Tensor], padding_idx: int) -> Tensor:

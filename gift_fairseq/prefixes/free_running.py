@@ -112,14 +112,15 @@ def until_eos(
     decoder: nn.Module,
     gold_inputs: Tensor,
     encoder_out: Any,
-    sampler: Callable[[Tensor], Tensor],
+    sampler: Callable[[Tensor, Tensor], Tensor],
     symbols: Symbols,
     longest: Tensor,
     dtype: Optional[torch.dtype] = None,
+    **several: Any,
 ) -> Tensor:
-    """What the decoder generates (R, L) for each row of ``encoder_out``; see :func:`rollout.until_eos`.
+    """What the decoder generates (R, L) for the sentences of ``encoder_out``; see :func:`rollout.until_eos`.
 
-    The start symbol and the ignored prefix are those of ``gold_inputs`` (R, T). Where no sentence is as long as the
+    The start symbol and the ignored prefix are those of ``gold_inputs`` (B, T). Where no sentence is as long as the
     prefix, padding is forced after it, as in a batch with a longer one.
     """
     forced = gold_inputs[:, : 1 + symbols.ignored]
@@ -133,6 +134,7 @@ def until_eos(
         symbols.pad,
         longest,
         dtype,
+        **several,
     )
 
 

@@ -5,12 +5,22 @@
 
 from gift_fairseq.rollout.beam import beam
 from gift_fairseq.rollout.parallel import teacher_forced
-from gift_fairseq.rollout.sampling import DTYPES, Sampler, dtype_named, generating, scores_of, seeded, worker_generator
+from gift_fairseq.rollout.sampling import (
+    DTYPES,
+    Sampler,
+    SeveralDrawn,
+    dtype_named,
+    generating,
+    scores_of,
+    seeded,
+    worker_generator,
+)
 from gift_fairseq.rollout.stepwise import free_running, until_eos
 
 __all__ = [
     "DTYPES",
     "Sampler",
+    "SeveralDrawn",
     "beam",
     "dtype_named",
     "free_running",

@@ -15,11 +15,15 @@ class IncrementalSteps:
 
     retires_rows = False
 
-    def __init__(self, decoder: nn.Module, encoder_out: Any, order: Tensor, length: int, sampler: Sampler):
+    def __init__(self, decoder: nn.Module, encoder_out: Any, order: Tensor, length: int, sampler: Sampler, _rows=0):
         self.decoder, self.encoder_out, self.sampler = decoder, encoder_out, sampler
         self.incremental_state: Dict[str, Any] = {}
 
     def next_tokens(self, prefix: Tensor) -> Tensor:
         """The next tokens (B,) after ``prefix`` (B, t + 1); all but its last column was read before."""
+        return self.sampler(self.logits(prefix))
+
+    def logits(self, prefix: Tensor) -> Tensor:
+        """The scores (B, V) by which :meth:`next_tokens` takes them."""
         output = self.decoder.forward(prefix, encoder_out=self.encoder_out, incremental_state=self.incremental_state)
-        return self.sampler(scores_of(self.decoder, output)[:, -1])
+        return scores_of(self.decoder, output)[:, -1]

@@ -25,28 +25,62 @@ class Sampler(NamedTuple):
     top_k: int = 0
     noise: Optional[torch.Generator] = None
 
-    def __call__(self, scores: Tensor) -> Tensor:
+    def __call__(self, scores: Tensor, rows: Optional[Tensor] = None) -> Tensor:
         """The tokens (...) taken by ``scores`` (..., V), in which the forbidden ones are overwritten.
 
-        The mask is minus infinity, which every floating type has, and comes before the argmax.
+        The mask is minus infinity, which every floating type has, and comes before the argmax. Which ``rows`` of a
+        rollout the scores are of does not matter here.
         """
+        return self.taken(self.masked(scores))
+
+    def masked(self, scores: Tensor) -> Tensor:
+        """``scores`` (..., V), the forbidden ones overwritten."""
         for token in self.forbidden:  # a fill each: indexing with a list would copy it to the device every time
             scores[..., token] = float("-inf")
+        return scores
+
+    def taken(self, scores: Tensor, point: Optional[Tensor] = None) -> Tensor:
+        """As :meth:`__call__`, of masked scores; ``point`` (...) from 0 to 1 says what is drawn, in place of noise."""
         if self.temperature == 0:
             return scores.argmax(dim=-1)
         if 0 < self.top_k < scores.size(-1):
             best, candidates = scores.topk(self.top_k, dim=-1)
-            return candidates.gather(-1, self._sample(best).unsqueeze(-1)).squeeze(-1)
-        return self._sample(scores)
+            return candidates.gather(-1, self._sample(best, point).unsqueeze(-1)).squeeze(-1)
+        return self._sample(scores, point)
 
-    def _sample(self, scores: Tensor) -> Tensor:
+    def _sample(self, scores: Tensor, point: Optional[Tensor]) -> Tensor:
         """By the inverse of the cumulative distribution: one random number a row, where Gumbel noise takes V."""
         cumulative = (scores.float() / self.temperature).softmax(dim=-1).cumsum(dim=-1)
         total = cumulative[..., -1:]
-        point = torch.rand(total.shape, generator=self.noise, device=scores.device) * total
+        if point is None:
+            point = torch.rand(total.shape[:-1], generator=self.noise, device=scores.device)
+        point = point.unsqueeze(-1) * total
         point = torch.minimum(point, total.nextafter(torch.zeros_like(total)))  # rounded up it would lie past the last
         tokens = torch.searchsorted(cumulative, point, right=True).squeeze(-1)
         return tokens.clamp(max=scores.size(-1) - 1)  # past the last only where scores are no numbers
+
+
+class SeveralDrawn(NamedTuple):
+    """How the tokens of ``copies`` hypotheses of every sentence are taken: row r is of sentence ``r // copies``.
+
+    Each of all ``total`` rows is drawn by numbers of its own, whichever rows are still computed. With ``greedy`` the
+    first of each sentence takes the argmax instead.
+    """
+
+    drawn: Sampler
+    copies: int
+    total: int
+    greedy: bool
+
+    def __call__(self, scores: Tensor, rows: Tensor) -> Tensor:
+        """The tokens (n,) of ``rows`` (n,) by their ``scores`` (n, V); called once a step."""
+        points = torch.rand(self.total, generator=self.drawn.noise, device=scores.device)[rows]
+        scores = self.drawn.masked(scores)
+        tokens = self.drawn.taken(scores, points)
+        if self.greedy:
+            first = rows.remainder(self.copies).eq(0)
+            tokens[first] = scores[first].argmax(dim=-1)
+        return tokens
 
 
 def worker_generator(device: torch.device) -> torch.Generator:

@@ -1,7 +1,7 @@
 """Free running: the decoder reads the tokens that it generates, one position after the other."""
 
 import logging
-from typing import Any, Optional
+from typing import Any, Callable, Optional, Tuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -72,45 +72,78 @@ def free_running(
         return torch.empty_like(predictions).index_copy_(0, order, predictions)
 
 
-FEW_GO_ON = 0.7  # a step's share of rows below which leaving the others out pays for copying the caches
-
-
 def until_eos(
     decoder: nn.Module,
     start: Tensor,
     encoder_out: Any,
-    sampler: Sampler,
+    sampler: Callable[[Tensor, Tensor], Tensor],
     eos: int,
     padding_idx: int,
     longest: Tensor,
     dtype: Optional[torch.dtype] = None,
+    copies: int = 1,
+    reorder: Optional[Callable[[Any, Tensor], Any]] = None,
 ) -> Tensor:
-    """What the decoder generates (B, L) when it reads that itself, each row until its own ``</s>``.
+    """What the decoder generates (B N, L) when it reads that itself, N = ``copies`` times for each sentence.
 
-    ``start`` (B, 1 + P) is read first: the start symbol, and a prefix that is forced and so begins the result.
-    ``sampler`` must allow ``eos``. A row ends with ``eos``, or without it at ``longest`` (B,) tokens, 1 or more; after
-    that comes padding (a forced prefix may hold some too, where the sentence is shorter). L is the length of the
-    longest row. ``dtype`` is that of the arithmetic, None the model's own.
+    Row r is of sentence ``r // N`` and goes on until its own ``</s>``. ``start`` (B, 1 + P) is read first: the start
+    symbol, and a prefix that is forced and so begins the result. ``sampler(scores, rows)`` takes the next tokens (n,)
+    of ``rows`` (n,) by ``scores`` (n, V); it must allow ``eos``. A row ends with ``eos``, or without it at ``longest``
+    (B,) tokens, 1 or more; after that comes padding (a forced prefix may hold some too, where the sentence is
+    shorter). L is the length of the longest row. ``dtype`` is that of the arithmetic, None the model's own.
+
+    The engine computes rows of a sentence that have read the same tokens once. Other decoders read every row, of
+    ``reorder(encoder_out, sentences)``; that is not needed for one copy.
     """
     with generating(decoder, start.device, dtype):
-        length, steps_class = int(longest.max()), steps_for(decoder)
-        rows = torch.arange(len(start), device=start.device)  # which row of the result each computed one is
-        tokens = start.new_full((len(start), length), padding_idx)
-        ended = torch.zeros_like(rows, dtype=torch.bool)
-        prefix = start[:, :1]
-        steps = steps_class(decoder, encoder_out, rows, length, sampler)
+        length, steps_class, count = int(longest.max()), steps_for(decoder), len(start) * copies
+        sentences = torch.arange(len(start), device=start.device)
+        rows = torch.arange(count, device=start.device)  # those that go on
+        start, longest = start.repeat_interleave(copies, dim=0), longest.repeat_interleave(copies)
+        tokens = start.new_full((count, length), padding_idx)
+        if steps_class.retires_rows:
+            states, prefix = rows // copies, start[::copies, :1]  # what was read, and which of that each row has read
+        else:
+            states, prefix = rows, start[:, :1]
+            if copies > 1:
+                sentences = sentences.repeat_interleave(copies)
+                encoder_out = reorder(encoder_out, sentences)
+        steps = steps_class(decoder, encoder_out, sentences, length, sampler, count)
         for t in range(length):
-            chosen = steps.next_tokens(prefix)
+            scores = steps.logits(prefix)
+            # rows are in the order of their states
+            chosen = sampler(scores if len(rows) == len(scores) else scores[states], rows)
             if t + 1 < start.size(1):
                 chosen = start[rows, t + 1]
-            tokens[rows, t] = chosen.masked_fill(ended, padding_idx)
-            ended = ended | chosen.eq(eos) | chosen.eq(padding_idx) | longest[rows].le(t + 1)
-            going_on = int(len(ended) - ended.sum())
-            if going_on == 0:
+            tokens[rows, t] = chosen
+            going_on = chosen.ne(eos) & chosen.ne(padding_idx) & longest[rows].gt(t + 1)
+            rows, states, chosen = rows[going_on], states[going_on], chosen[going_on]
+            if len(rows) == 0:
                 break
-            prefix = torch.cat([prefix, chosen.unsqueeze(1)], dim=1)
-            if steps_class.retires_rows and going_on < FEW_GO_ON * len(rows):
-                kept = ended.logical_not().nonzero().squeeze(1)
-                steps.keep(kept)
-                rows, prefix, ended = rows[kept], prefix[kept], ended[kept]
+            if steps_class.retires_rows:
+                source, last, states = _next_states(states, chosen, scores.size(1))
+                steps.follow(source, prefix.size(1))
+                prefix = torch.cat([prefix[source], last.unsqueeze(1)], dim=1)
+                states, order = states.sort()
+                rows = rows[order]
+            else:
+                last = prefix.new_full((count,), eos).index_copy_(0, rows, chosen)
+                prefix = torch.cat([prefix, last.unsqueeze(1)], dim=1)
         return tokens[:, : t + 1]
+
+
+def _next_states(states: Tensor, chosen: Tensor, words: int) -> Tuple[Tensor, Tensor, Tensor]:
+    """For rows in ``states`` (m,) that took the tokens ``chosen`` (m,), below ``words``, the states that come next.
+
+    They are k: for each the one that it continues (k,) and the token that it read (k,); and the next state (m,) of each
+    row. A state has the number of the one that it continues wherever it can, so that little moves.
+    """
+    pairs, which = torch.unique(states * words + chosen, return_inverse=True)
+    parents = pairs // words
+    first = parents.ne(torch.nn.functional.pad(parents, (1, 0), value=-1)[:-1])
+    stays = first & parents.lt(len(parents))
+    free = torch.ones_like(stays).index_fill_(0, parents[stays], False)
+    numbers = parents.clone()
+    numbers[~stays] = free.nonzero().squeeze(1)
+    place = numbers.argsort()
+    return parents[place], pairs[place] % words, numbers[which]

@@ -168,6 +168,7 @@ class _Reader:
         )
 
 
+FEW_SENTENCES = 0.7  # a share of them below which leaving the others' sources out pays for copying the rest
 FEW_ROWS = 64  # from here on MKL multiplies as fast with the weight on the right as on the left, and then faster
 
 
@@ -191,14 +192,23 @@ def _norm(x: Tensor, norm: Optional[Norm]) -> Tensor:
 class TransformerSteps:
     """One rollout of ``decoder`` for B sentences, at most T positions, over ``encoder_out`` (fairseq's dict).
 
-    ``order`` (B,) says which sentence of ``encoder_out`` is which row: the longest first. The arithmetic is in the
-    model's type, or in autocast's where that is on; weights are read in it once, here. Memory: 2 B (T + S) C numbers a
-    layer (S source positions, C channels), and copies of the weights that are stacked or change their type.
+    ``order`` (B,) says which sentence of ``encoder_out`` is which row, at first: :meth:`follow` makes up to ``rows``,
+    several of a sentence, which attend to the same keys and values of its source. The arithmetic is in the
+    model's type, or in autocast's where that is on; weights are read in it once, here. Memory: 2 (R T + B S) C numbers
+    a layer (R rows, S source positions, C channels), and copies of the weights that are stacked or change their type.
     """
 
     retires_rows = True
 
-    def __init__(self, decoder: TransformerDecoderBase, encoder_out: Any, order: Tensor, length: int, sampler: Sampler):
+    def __init__(
+        self,
+        decoder: TransformerDecoderBase,
+        encoder_out: Any,
+        order: Tensor,
+        length: int,
+        sampler: Sampler,
+        rows: Optional[int] = None,
+    ):
         device, dtype = order.device.type, decoder.output_projection.weight.dtype
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
@@ -213,7 +223,9 @@ class TransformerSteps:
             if padding.any():
                 self.source_mask = torch.zeros_like(padding, dtype=dtype).masked_fill_(padding, float("-inf"))
                 self.source_mask = self.source_mask[:, None, None, :]
-        self.caches = self._new_caches(len(order), length)
+        self.caches = self._new_caches(rows or len(order), length)
+        self.sentences = torch.arange(len(order), device=order.device)  # of which source each row is
+        self.slots: Optional[Tensor] = None  # where each row stands among those of its sentence; None: row b is b's
 
     @staticmethod
     def _keys_values(source: Tensor, layer: Layer) -> Tensor:
@@ -232,12 +244,32 @@ class TransformerSteps:
         """
         return self.sampler(self.logits(prefix))
 
-    def keep(self, rows: Tensor) -> None:
-        """From now on only ``rows`` (m,) of the n rows are computed, in this order."""
-        self.cross = [cross.index_select(1, rows) for cross in self.cross]
-        self.caches = [cache.index_select(1, rows) for cache in self.caches]
-        if self.source_mask is not None:
-            self.source_mask = self.source_mask.index_select(0, rows)
+    def follow(self, source: Tensor, read: int) -> None:
+        """From now on there are k rows: row i goes on where row ``source[i]`` (k,) is, after ``read`` positions.
+
+        Only the rows that take another's place are copied.
+        """
+        moved = source.ne(torch.arange(len(source), device=source.device)).nonzero().squeeze(1)
+        if len(moved) == 0 and len(source) == len(self.sentences):
+            return
+        for cache in self.caches:
+            cache[:, moved, :, :read] = cache[:, source[moved], :, :read]
+        self.sentences = self.sentences[source]
+        present, numbers = self.sentences.unique(return_inverse=True)
+        if len(present) < FEW_SENTENCES * self.cross[0].size(1):
+            self.sentences = numbers
+            self.cross = [cross.index_select(1, present) for cross in self.cross]
+            if self.source_mask is not None:
+                self.source_mask = self.source_mask.index_select(0, present)
+        self._stand()
+
+    def _stand(self) -> None:
+        """Rows of a sentence stand side by side where they attend to its source: a (B, N) grid, with gaps."""
+        in_order, order = self.sentences.sort(stable=True)
+        counts = self.sentences.bincount(minlength=self.cross[0].size(1))
+        place = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[in_order]
+        self.slots = (in_order * counts.max() + place)[order.argsort()]
+        self.most = int(counts.max())
 
     def logits(self, prefix: Tensor) -> Tensor:
         """The scores (n, V) by which :meth:`next_tokens` takes them."""
@@ -284,12 +316,20 @@ class TransformerSteps:
         x = after(x + _linear(attended, layer.self_out), layer.self_norm)
 
         q = _linear(before(x, layer.cross_norm), layer.cross_q).contiguous().view(n, layer.heads, -1)
-        mask = None if self.source_mask is None else self.source_mask[:n]
-        attended = attend(q, cross[0, :n], cross[1, :n], mask)
-        x = after(x + _linear(attended, layer.cross_out), layer.cross_norm)
+        x = after(x + _linear(self._attend_source(q, cross), layer.cross_out), layer.cross_norm)
 
         inner = layer.activation(_linear(before(x, layer.final_norm), layer.fc1))
         return after(x + _linear(inner, layer.fc2), layer.final_norm)
+
+    def _attend_source(self, q: Tensor, cross: Tensor) -> Tensor:
+        """Attention (n, H d) of ``q`` (n, H, d) over ``cross``, the keys and values of the rows' sources."""
+        n, mask = len(q), self.source_mask
+        if self.slots is None:
+            return attend(q, cross[0, :n], cross[1, :n], None if mask is None else mask[:n])
+        grid = q.new_zeros(cross.size(1) * self.most, *q.shape[1:]).index_copy_(0, self.slots, q)
+        grid = grid.unflatten(0, (-1, self.most)).transpose(1, 2)  # (B, H, N, d)
+        attended = F.scaled_dot_product_attention(grid, cross[0], cross[1], attn_mask=mask)
+        return attended.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, self.slots)
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Optional[Tensor] = None) -> Tensor:

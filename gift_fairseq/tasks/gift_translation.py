@@ -194,4 +194,4 @@ def _hypotheses(decoder: nn.Module, gold_inputs: Tensor, encoder_out: Any, targe
         [rollout.Sampler(symbols.forbidden)], itertools.repeat(rollout.Sampler(symbols.forbidden_but_eos))
     )
     longest = (2 * target.ne(symbols.pad).sum(dim=1) + 10).clamp(max=decoder.max_positions())
-    return until_eos(decoder, gold_inputs, encoder_out, lambda scores: next(samplers)(scores), symbols, longest)
+    return until_eos(decoder, gold_inputs, encoder_out, lambda scores, _rows: next(samplers)(scores), symbols, longest)

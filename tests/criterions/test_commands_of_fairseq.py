@@ -42,7 +42,8 @@ def test_fine_tuning_from_a_plain_checkpoint(binarized, baseline, tmp_path, capl
     assert any(not torch.equal(before[name], after[name]) for name in before)
     shares = [line["replaced"] for line in lines if "replaced" in line]
     plain = strategy in ("standard", "auxiliary", "weighted")
-    assert all(share == 0 if plain else share > 50 for share in shares) and shares
+    least = 0 if strategy == "best" else 50  # gold where no hypothesis is near enough
+    assert all(share == 0 if plain else share > least for share in shares) and shares
     counted = "updates are counted by the criterion" in caplog.text
     assert counted == (not plain and task == "translation")
 

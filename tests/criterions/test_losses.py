@@ -155,7 +155,7 @@ def test_strategies_have_different_gradients(build):
 
 
 @pytest.mark.parametrize("flags", ["", "--ignore-prefix-size 1 --sentence-avg"])
-@pytest.mark.parametrize("strategy", ("recurrent", "generative", "oracle", "risk"))
+@pytest.mark.parametrize("strategy", ("recurrent", "generative", "oracle", "best", "risk"))
 def test_mle_weight_mixes_both_losses_over_one_encoder_pass(build, strategy, flags):
     both, generated, gold = (
         often_ending(build(f"{TRANSFORMER} {flags} {criterion}"))
@@ -183,6 +183,7 @@ OFF = {  # the flags, and the update in which they are off
     "recurrent": ("--criterion gift_recurrent --gold-ratio 1", 0),
     "generative": ("--criterion gift_generative --generate-ratio 0", 0),
     "oracle": ("--criterion gift_generative --generate-ratio 0 --targets oracle --mle-weight 0.5", 0),
+    "best": ("--criterion gift_generative --generate-ratio 0 --targets best --choose sample --mle-weight 0.5", 0),
     "risk": ("--criterion gift_risk --generate-ratio 0 --risk-gold", 0),
     "weighted": ("--criterion gift_weighted --tailr-gamma 0", 0),
     "weighted as GOLD": ("--criterion gift_weighted --weighting gold --weight-floor 1", 0),

@@ -1,0 +1,130 @@
+"""Best of n: the hypothesis that is nearest to the gold translation, in place of it where it is near enough."""
+
+from dataclasses import dataclass, field, fields
+from typing import Callable
+
+import torch
+from fairseq.data import Dictionary
+from torch import Tensor
+
+from gift_fairseq import metrics, rollout
+from gift_fairseq.errors import UserError, check_at_least, check_choice, check_ratio
+from gift_fairseq.prefixes import tensors
+from gift_fairseq.prefixes.candidates import CandidateFlags, Hypotheses, is_beam
+from gift_fairseq.prefixes.free_running import LENGTH_CAP
+from gift_fairseq.prefixes.source import Decoding, Prefixes, Symbols, generation_of
+from gift_fairseq.schedules import parse_schedule
+
+metrics.ratio("own_targets", "n_own", "n_best", "best of n: share of sentences that train on a hypothesis, %", 100.0)
+metrics.ratio(
+    "own_score", "own_score", "n_own", "best of n: mean score of the hypotheses that are trained on, 0 to 100"
+)
+metrics.ratio("drawn_score", "drawn_score", "n_best", "best of n: mean score of all hypotheses, 0 to 100")
+
+PICKS = ("best", "random")
+
+
+@dataclass
+class BestFlags(CandidateFlags):
+    min_score: float = field(
+        default=40.0,
+        metadata={
+            "help": "with --targets best: a hypothesis is near enough to the gold translation from this score on, "
+            "sacreBLEU's sentence-level BLEU or chrF as --risk-cost says, from 0 to 100; default: 40"
+        },
+    )
+    length_tolerance: float = field(
+        default=0.1,
+        metadata={
+            "help": "with --targets best: by which share of the gold length, in tokens, a hypothesis may be longer or "
+            "shorter, from 0 to 1; default: 0.1"
+        },
+    )
+    pick: str = field(
+        default="best",
+        metadata={
+            "help": "with --targets best: which one of those that are near enough is trained on: best (the nearest) "
+            "or random (a control: the same share of sentences, without the choice); default: best"
+        },
+    )
+
+
+def check_unused(cfg, flags: type) -> None:
+    """:class:`UserError` if ``cfg`` has another value than the default for an option of ``flags``."""
+    for each in fields(flags):
+        if each.name != "_name" and getattr(cfg, each.name) != each.default:  # fairseq's name of the criterion
+            option = "--" + each.name.replace("_", "-")
+            raise UserError(f"{option} is {getattr(cfg, each.name)}, but nothing is chosen: add --targets best")
+
+
+class BestPrefixes:
+    """In a share of the updates, each sentence's hypothesis ``c*`` nearest to the gold translation, or that itself.
+
+    ``c*`` is the one with the highest score among ``--candidates`` hypotheses that have ended, whose length is within
+    ``--length-tolerance`` of the gold one, and whose score is at least ``--min-score``; of equal ones the first. It is
+    decoder input and target. A sentence without such a hypothesis keeps its gold translation. Online, what
+    sequence-level interpolation does once for all of the training text (Kim and Rush 2016, Sequence-Level Knowledge
+    Distillation, section 3.3, with a beam); here the model is its own teacher. The greedy hypothesis is always the
+    first of the drawn ones: N - 1 are drawn; a beam need not hold it.
+
+    The loss of a sentence is the sum over the tokens of what it trains on, and fairseq divides the batch by its number
+    of gold tokens: both are sums over sentences, so batch shape changes nothing, and each token weighs the same.
+    """
+
+    def __init__(
+        self, cfg: BestFlags, symbols: Symbols, vocabulary: Dictionary, cost: Callable[[Tensor, Tensor], Tensor]
+    ):
+        """``cost`` of tokens (R, L) against gold ones (R, T) is (R,), 0 to 1."""
+        self.ratio = parse_schedule("--generate-ratio", cfg.generate_ratio)
+        self.min_score = check_at_least("--min-score", cfg.min_score, 0)
+        if self.min_score > 100:
+            raise UserError(f"--min-score is {cfg.min_score}, but no score is above 100")
+        self.tolerance = check_ratio("--length-tolerance", cfg.length_tolerance)
+        self.at_random = check_choice("--pick", cfg.pick, PICKS) == "random"
+        self.count, by_beam = check_at_least("--candidates", cfg.candidates, 1), is_beam(cfg)
+        if cfg.length_cap != LENGTH_CAP:
+            raise UserError(f"--length-cap is {cfg.length_cap}, but --length-tolerance says it for --targets best")
+        generation = generation_of(cfg)
+        if by_beam and cfg.choose == "sample":
+            raise UserError("--choose is sample, but a beam samples nothing: leave out --candidates-from beam")
+        if not by_beam and (cfg.choose == "sample") != (self.count > 1):
+            raise UserError(
+                f"--choose is {cfg.choose} and --candidates {self.count}, but the first is the greedy hypothesis and "
+                "all others are sampled: --choose sample for 2 or more, --choose argmax for 1"
+            )
+        self.hypotheses = Hypotheses(self.count, by_beam, generation, symbols, vocabulary, greedy=True)
+        self.symbols, self.cost = symbols, cost
+
+    def due(self, update_num: int) -> bool:
+        return self.ratio.falls_on(update_num)
+
+    def read(self, decoding: Decoding) -> Prefixes:
+        target, (pad, eos, _, ignored) = decoding.target, self.symbols
+        gold = target.ne(pad).sum(dim=1)
+        shortest, most = ((gold * (1 + part)).double().round(decimals=6) for part in (-self.tolerance, self.tolerance))
+        longest = most.floor().long().clamp(max=decoding.decoder.max_positions())
+        tokens = self.hypotheses.of(decoding, longest).view(len(target), self.count, -1)
+        scores = 100 * (1 - self.cost(tokens.flatten(0, 1), target.repeat_interleave(self.count, dim=0)))
+        scores = scores.view(len(target), self.count)
+        scored = gold.gt(ignored)  # of the others all tokens are given
+        near = scores.ge(self.min_score) & tokens.eq(eos).any(2) & scored.unsqueeze(1)
+        near &= tokens.ne(pad).sum(2).ge(shortest.unsqueeze(1))
+        merit = scores
+        if self.at_random:
+            merit = torch.rand(scores.shape, generator=rollout.worker_generator(target.device), device=target.device)
+        best = merit.masked_fill(~near, -1).argmax(dim=1, keepdim=True)
+        own = near.any(dim=1)
+        chosen = tokens.gather(1, best.unsqueeze(2).expand(-1, -1, tokens.size(2))).squeeze(1)
+        both = tensors.stack(chosen, target, pad)
+        chosen = torch.where(own.unsqueeze(1), both[: len(target)], both[len(target) :])
+        chosen = chosen[:, : chosen.ne(pad).sum(dim=1).max()]
+        inputs = tensors.after(decoding.gold_inputs[:, 0], chosen, pad)
+        log = {
+            "n_replaced": tensors.replaceable(inputs, pad, ignored)[own].sum(),
+            "n_inputs": inputs.ne(pad).sum(),
+            "n_best": scored.sum(),
+            "n_own": own.sum(),
+            "own_score": scores.gather(1, best)[own].sum(),
+            "drawn_score": scores[scored].mean(dim=1).sum(),
+        }
+        return Prefixes(inputs, chosen, None, log)
