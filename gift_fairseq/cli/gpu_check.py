@@ -33,6 +33,9 @@ STRATEGIES = {  # what run fine-tunes by
     "recurrent": "recurrent",
     "generative": "generative",
     "graphs": "generative --rollout-cuda-graphs",
+    "best": "generative --targets best --choose sample --candidates 4",
+    "weighted": "weighted",
+    "consistency": "consistency",
     "risk": "risk",
 }
 TINY = [

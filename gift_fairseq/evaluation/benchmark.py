@@ -37,9 +37,11 @@ from gift_fairseq.tasks import gift_translation  # noqa: F401  registers the tas
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 STANDARD, EVERY_UPDATE = "standard", "generative, every update"
 GRAPHS = "graphs"  # in the names of what replays CUDA graphs; the names of what draws tokens have "sampled"
+BEST_OF_4 = "best of 4 sampled, every update"
 EVERY_UPDATE_GRAPHS = f"{EVERY_UPDATE}, {GRAPHS}"
 GENERATE = "gift_generative --generate-ratio 1"
 RISK = "gift_risk --generate-ratio 1"
+BEST = f"{GENERATE} --targets best --choose sample --length-tolerance 0 --candidates"
 STRATEGIES = {
     STANDARD: "gift_standard",
     "auxiliary": "gift_auxiliary",
@@ -52,6 +54,8 @@ STRATEGIES = {
     "generative, every update, oracle": f"{GENERATE} --targets oracle --length-cap 1",
     "generative, every update, bf16 rollout": f"{GENERATE} --rollout-dtype bf16",
     EVERY_UPDATE_GRAPHS: f"{GENERATE} --rollout-cuda-graphs",
+    BEST_OF_4: f"{BEST} 4",
+    "best of 8 sampled, every update": f"{BEST} 8",
     "risk, every update, 4 sampled": f"{RISK} --length-cap 1",
     "risk, every update, beam of 4": f"{RISK} --candidates-from beam --length-cap 1",
     "weighted": "gift_weighted",
@@ -59,11 +63,10 @@ STRATEGIES = {
     "consistency, shared encoder": "gift_consistency --share-encoder",
     "peer: fairseq's label_smoothed_cross_entropy": "label_smoothed_cross_entropy",
 }
-BEST = f"{EVERY_UPDATE}, best of 4 sampled"
 TARGETS = (  # on a GPU: what generates, in which share of the updates, and what these may cost at most, x standard
     ("recurrent", 1.0, 1.15),
     *((name, share, most) for share, most in ((1.0, 1.5), (0.1, 1.05)) for name in (EVERY_UPDATE, EVERY_UPDATE_GRAPHS)),
-    (BEST, 1.0, 2.0),
+    (BEST_OF_4, 1.0, 2.0),
 )
 INCREMENTAL = "peer: generative over incremental_state"
 UNCACHED = "peer: back-propagation through uncached steps"

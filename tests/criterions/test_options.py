@@ -16,6 +16,7 @@ def build_criterion(task, flags):
     return task.build_criterion(options.parse_args_and_arch(parser, ["data", *TRANSFORMER.split(), *flags.split()]))
 
 
+BEST = "--criterion gift_generative --targets best"
 ANCHORED = "--criterion gift_risk --anchor kl --anchor-weight"
 
 
@@ -60,6 +61,21 @@ ANCHORED = "--criterion gift_risk --anchor kl --anchor-weight"
         ("--criterion gift_consistency --consistency-weight -1", "--consistency-weight", "-1", "between 0 and 100"),
         ("--criterion gift_consistency --consistency-weight x", "--consistency-weight", "x", "between 0 and 100"),
         ("--criterion gift_consistency --consistency-ratio 1.1", "--consistency-ratio", "1.1", "between 0 and 1"),
+        (f"{BEST} --min-score -1", "--min-score", "-1", "0 or more"),
+        (f"{BEST} --min-score 101", "--min-score", "101", "no score is above 100"),
+        (f"{BEST} --length-tolerance 1.1", "--length-tolerance", "1.1", "between 0 and 1"),
+        (f"{BEST} --candidates 0", "--candidates", "0", "1 or more"),
+        (f"{BEST} --pick worst", "--pick", "worst", "best, random"),
+        ("--criterion gift_generative --targets nearest", "--targets", "nearest", "gold, oracle, best"),
+        # what belongs to best of n
+        ("--criterion gift_generative --candidates 8", "--candidates", "8", "add --targets best"),
+        ("--criterion gift_generative --risk-cost chrf", "--risk-cost", "chrf", "add --targets best"),
+        ("--criterion gift_generative --targets oracle --pick random", "--pick", "random", "add --targets best"),
+        (f"{BEST} --choose sample --length-cap 2", "--length-cap", "2", "--length-tolerance"),
+        (f"{BEST} --oracle-weights model", "--oracle-weights", "model", "add --targets oracle"),
+        (f"{BEST} --candidates 8", "--candidates", "8", "--choose sample for 2 or more"),
+        (f"{BEST} --candidates 1 --choose sample", "--choose", "sample", "--choose argmax for 1"),
+        (f"{BEST} --candidates-from beam --choose sample", "--choose", "sample", "leave out --candidates-from beam"),
         # what nothing samples
         ("--criterion gift_consistency --choose sample", "--choose", "sample", "give --own-ratio"),
         ("--criterion gift_consistency --own-ratio 0.1 --top-k 3", "--top-k", "3", "add --choose sample"),
@@ -112,6 +128,9 @@ def test_options_without_meaning(task, flags, option, value, way_out):
         "--criterion gift_recurrent --gold-ratio 0.5 --gold-mixed-by sentence --passes 2 --mle-weight 0.9",
         "--criterion gift_generative --targets oracle --length-cap 1 --generate-ratio linear:0:0.2:1000",
         "--criterion gift_generative --rollout-cuda-graphs --rollout-dtype bf16",
+        f"{BEST} --candidates 1 --mle-weight 0.5 --anchor none",
+        f"{BEST} --choose sample --candidates 8 --temperature 0.5 --top-k 9 --risk-cost chrf --pick random",
+        f"{BEST} --candidates-from beam --length-tolerance 0",
         "--criterion gift_risk --candidates 2 --temperature 2 --top-k 5 --risk-gold --risk-alpha 1 --length-cap 3",
         "--criterion gift_risk --candidates-from beam --risk-cost chrf --mle-weight 0.5",
         "--criterion gift_weighted --weighting gold --weight-floor 0.2",

@@ -221,7 +221,7 @@ def test_finished_rows_are_not_computed(build, monkeypatch):
 def test_rollout_dtype_is_that_of_the_choosing_pass_only(build, architecture, strategy, name, dtype, monkeypatch):
     seen = []
     choose = rollout.Sampler.__call__
-    monkeypatch.setattr(rollout.Sampler, "__call__", lambda self, s: seen.append(s.dtype) or choose(self, s))
+    monkeypatch.setattr(rollout.Sampler, "__call__", lambda self, s, *_: seen.append(s.dtype) or choose(self, s))
     flags = f"{ARCHITECTURES[architecture]} {STRATEGIES[strategy]}"
     low = build(f"{flags} --rollout-dtype {name}", dtype=torch.float32)
     sample = batch_of(low)

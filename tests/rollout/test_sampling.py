@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gift_fairseq.rollout import Sampler, seeded
+from gift_fairseq.rollout import Sampler, SeveralDrawn, seeded
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 DRAWS = 40_000
@@ -77,6 +77,38 @@ def test_tokens_are_drawn_from_the_softmax(temperature, top_k, dtype):
     if top_k != 1 and temperature < 1e6:
         with pytest.raises(AssertionError):  # the counts tell temperatures apart
             assert_drawn_from(counts, other)
+
+
+@pytest.mark.parametrize("greedy", [False, True])
+@pytest.mark.parametrize("top_k", [0, 4])
+def test_each_of_several_hypotheses_has_numbers_of_its_own(top_k, greedy):
+    """Whichever others are still drawn, and in whatever order; the first of every three is the argmax if ``greedy``."""
+    rows, scores = torch.tensor([7, 2, 3, 9, 11]), torch.randn(12, 10, generator=torch.Generator().manual_seed(1))
+
+    def drawn(rows, steps=20):
+        choose = SeveralDrawn(Sampler((0,), 1.0, top_k, torch.Generator().manual_seed(4)), 3, 12, greedy)
+        return torch.stack([choose(scores[rows].clone(), rows) for _ in range(steps)])
+
+    whole = drawn(torch.arange(12))
+    assert torch.equal(drawn(rows), whole[:, rows])
+    always = [len(set(row.tolist())) == 1 for row in whole.unbind(1)]
+    assert always == [greedy and row % 3 == 0 for row in range(12)]
+    if greedy:
+        assert torch.equal(whole[0, ::3], scores[::3, 1:].argmax(1) + 1)
+
+
+def test_a_draw_is_the_best_of_scores_with_gumbel_noise():
+    """Two samples of one distribution: chi-square of their difference."""
+    noise = torch.Generator().manual_seed(11)
+    gumbel = -torch.empty(DRAWS, len(SCORES)).exponential_(generator=noise).log()
+    by_noise = torch.bincount(Sampler(FORBIDDEN)(SCORES + gumbel), minlength=len(SCORES)).double()
+    drawn = draws(Sampler(FORBIDDEN, 1.0))
+    both = by_noise + drawn
+    seen = both > 0
+    statistic = ((by_noise - drawn)[seen] ** 2 / both[seen]).sum().item()
+    freedom = int(seen.sum()) - 1
+    assert freedom == len(SCORES) - len(FORBIDDEN) - 1
+    assert statistic <= freedom + 5 * (2 * freedom) ** 0.5
 
 
 @pytest.mark.parametrize("top_k", [0, 3])

@@ -2,7 +2,17 @@
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, TRANSFORMER, assert_rows, batch, encoded, lengths_for, sentences, that_ends
+from conftest import (
+    ARCHITECTURES,
+    TRANSFORMER,
+    assert_rows,
+    batch,
+    encoded,
+    lengths_for,
+    often_ending,
+    sentences,
+    that_ends,
+)
 from fairseq.sequence_generator import SequenceGenerator
 from naive import BOS, EOS, PAD, WORDS, encode, next_logits, unpadded
 
@@ -115,6 +125,55 @@ def test_rows_that_ended_are_left_out(build, prefix_size, few, monkeypatch):
         assert len(set(sources)) > 3 and all(few * held <= n <= held for n, held in zip(computed, sources))
 
 
+COPIES = 5
+
+
+def by(points, copies=1, first=0):
+    """Draws by ``points`` (R, T), a number for each row and step; of several copies row r has the number r."""
+    steps, sampler = iter(range(points.size(1))), rollout.Sampler((PAD, BOS), 0.7)
+
+    def choose(scores, rows):
+        return sampler.taken(sampler.masked(scores.clone()), points[rows * copies + first, next(steps)])
+
+    return choose
+
+
+@pytest.mark.parametrize("few", [transformer.FEW_SENTENCES, 1.01])
+@pytest.mark.parametrize("prefix_size", [0, 2])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@torch.no_grad()
+def test_copies_are_separate_rollouts_with_the_same_noise(build, architecture, prefix_size, few, monkeypatch):
+    """And the engine computes once what copies of a sentence have read alike, and nothing for those that ended."""
+    monkeypatch.setattr(transformer, "FEW_SENTENCES", few)
+    computed, forward = [], TransformerSteps._forward
+    monkeypatch.setattr(
+        TransformerSteps, "_forward", lambda self, tokens, t: computed.append(len(tokens)) or forward(self, tokens, t)
+    )
+    built = often_ending(build(f"{ARCHITECTURES[architecture]} --criterion gift_generative"))
+    sample, longest = sample_for(built, architecture), torch.tensor(CAPS) + 2
+    points = torch.rand(12, COPIES, 40, generator=torch.Generator().manual_seed(3))
+    points[:, 1::2, :3] = points[:, :1, :3]  # some draw the same at first, and part later
+    points = points.flatten(0, 1)
+    separate = [
+        until_eos(built, sample, prefix_size, longest, by(points, COPIES, first)).tolist() for first in range(COPIES)
+    ]
+    rows = [[token for token in one[b] if token != PAD] for b in range(12) for one in separate]
+    computed.clear()
+    reorder = built.model.encoder.reorder_encoder_out
+    together = until_eos(built, sample, prefix_size, longest, by(points), copies=COPIES, reorder=reorder)
+    assert_rows(together, rows)
+    assert len({len(row) for row in rows}) > 5 and len({tuple(row) for row in rows}) > 30
+    if computed:
+        forced = sample["target"].ne(PAD).sum(1).le(prefix_size).repeat_interleave(COPIES).tolist()
+        most = [
+            min(len(row) + late, cap) for row, late, cap in zip(rows, forced, longest.repeat_interleave(5).tolist())
+        ]
+        read = [
+            {(r // COPIES, tuple(row[:t])) for r, row in enumerate(rows) if most[r] > t} for t in range(len(computed))
+        ]
+        assert computed == [len(each) for each in read] and computed[0] == 12 and max(computed) > 24
+
+
 @pytest.mark.parametrize("architecture", [a for a in ARCHITECTURES if a != "lightconv"])
 @torch.no_grad()
 def test_source_padding_and_other_rows_change_nothing(build, architecture):
@@ -166,13 +225,13 @@ def test_sentences_are_drawn_by_their_probability(build, architecture):
     built = build(f"{ARCHITECTURES[architecture]} --criterion gift_generative")
     count, pair = 3000, sentences([(3, 2)])
     gold_inputs, encoder_out = encoded(built, batch(built.task, pair))
-    rows = torch.zeros(count, dtype=torch.long)
     allowed = (EOS, 9, 10)
     forbidden = tuple(word for word in range(VOCABULARY) if word not in allowed)
-    choose = rollout.Sampler(forbidden, 0.5, 0, torch.Generator().manual_seed(4))
-    many = built.model.encoder.reorder_encoder_out(encoder_out, rows)
-    longest = torch.full((count,), 2)
-    tokens = rollout.until_eos(built.model.decoder, gold_inputs[rows, :1], many, choose, EOS, PAD, longest)
+    drawn = rollout.Sampler(forbidden, 0.5, 0, torch.Generator().manual_seed(4))
+    choose = rollout.SeveralDrawn(drawn, count, count, greedy=False)
+    (longest,), options = torch.tensor([[2]]), {"copies": count, "reorder": built.model.encoder.reorder_encoder_out}
+    decoder, start = built.model.decoder, gold_inputs[:, :1]
+    tokens = rollout.until_eos(decoder, start, encoder_out, choose, EOS, PAD, longest, **options)
     found = torch.tensor([(9, 9), (9, 10), (9, EOS), (10, 9), (10, 10), (10, EOS), (EOS, PAD)])
     counts = (tokens.unsqueeze(1) == found).all(-1).sum(0)
     assert counts.sum() == count
