@@ -179,9 +179,11 @@ class Training:
             print(shlex.join(words))
             return
         if machine.node_rank:  # machine 0 keeps the folder
-            sys.exit(
-                0 if runs.Run(self.out).is_done("train") else subprocess.call(located(words), env=environment(machine))
-            )
+            done = runs.Run(self.out).is_done("train")
+            status = 0 if done else subprocess.call(located(words), env=environment(machine))
+            if status:
+                sys.exit(status)
+            return
         with runs.begin(self.out, {**self.record(), **self.why, "words": words, **runs.provenance()}) as begun:
             begun.stage("train", lambda: self._train(begun, words))
             if machine.average:

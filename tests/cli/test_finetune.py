@@ -46,6 +46,19 @@ def test_a_scheduler_after_the_dashes_replaces_it(tmp_path):
     assert rates(tmp_path, 30, ["--end-learning-rate", "0.5"])[-1] == 0.5
 
 
+def test_the_second_machine_trains_the_control_and_then_the_strategy(tmp_path, monkeypatch):
+    """It ends early only where a training fails."""
+    machine = SimpleNamespace(**{**vars(MACHINE), "nodes": 2, "node_rank": 1, "master": "127.0.0.1:1"})
+    started, statuses = [], iter([0, 3])
+    monkeypatch.setattr(train, "located", lambda words: started.append(words) or words)
+    monkeypatch.setattr(subprocess, "call", lambda words, env: next(statuses))
+    control, strategy = (start_of(tmp_path, 5).training(tmp_path / "x", [n], machine) for n in ("standard", "risk"))
+    control.run()
+    with pytest.raises(SystemExit, match="3"):
+        strategy.run()
+    assert ["gift_standard" in started[0], "gift_risk" in started[1]] == [True, True]
+
+
 def test_a_control_of_the_same_time(tmp_path):
     """Two seeds of 100 updates: the strategy's take 150 and 170 s, the control's 1.0 and 1.2 s each, so that 145 of the
     control's take 160 s. Its rate falls to 0 at its own end; why is kept; resumed, it is the same."""
