@@ -63,10 +63,17 @@ class RiskFlags(CostFlags):
             "all count alike, 1 is the model's own distribution over them; default: 0.005"
         },
     )
+    risk_weight: float = field(
+        default=1.0,
+        metadata={
+            "help": "what the risk is multiplied by, above 0: where few updates train on it (--generate-ratio), Adam's "
+            "steps follow the larger gradients of the others; default: 1"
+        },
+    )
 
 
 class RiskObjective:
-    """``sum_b n_b`` :func:`minimum_risk` ``[b]``, the hypotheses being the rows of the prefixes.
+    """``w sum_b n_b`` :func:`minimum_risk` ``[b]``, the hypotheses being the rows of the prefixes, w ``--risk-weight``.
 
     ``n_b``, the number of scored gold tokens, gives a sentence the weight that it has in the token loss averaged over
     tokens; it is 1 if ``per_sentence``. With ``with_gold`` the gold translation is one more hypothesis. The cost is of
@@ -76,6 +83,7 @@ class RiskObjective:
     def __init__(self, cfg: RiskFlags, with_gold: bool, per_sentence: bool, symbols: Symbols, vocabulary: Dictionary):
         self.needs_gold, self.per_sentence, self.symbols = with_gold, per_sentence, symbols
         self.alpha = check_above("--risk-alpha", cfg.risk_alpha, 0)
+        self.weight = check_above("--risk-weight", cfg.risk_weight, 0)
         self.cost = SentenceCost(cfg.risk_cost, vocabulary)
 
     def __call__(self, lprobs: Tensor, prefixes: Prefixes, gold_lprobs: Optional[Tensor], target: Tensor) -> Terms:
@@ -91,7 +99,7 @@ class RiskObjective:
         scored = lengths > 0  # of the others all tokens are given
         log = {"risk": risk[scored].sum(), "n_risk": scored.sum(), "n_candidates": scored[sentences].sum()}
         nll = expected_cost(torch.zeros_like(log_probs), -log_probs.detach(), sentences, count).sum()  # the mean
-        return Terms((loss if self.per_sentence else lengths * loss).sum(), nll, log, shown=nll)
+        return Terms(self.weight * (loss if self.per_sentence else lengths * loss).sum(), nll, log, shown=nll)
 
     def _log_probability(self, lprobs: Tensor, tokens: Tensor) -> Tensor:
         """Of the whole ``tokens`` (R, L), (R,), by ``lprobs`` (R, L, V)."""

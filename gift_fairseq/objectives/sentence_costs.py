@@ -15,10 +15,8 @@ from gift_fairseq.errors import check_choice
 
 # add-1 smoothing of the orders above the first (Lin and Och 2004), as Shen et al. (2016) take it; with it the effective
 # order is always 4
-METRICS: Dict[str, Callable] = {
-    "bleu": partial(BLEU, smooth_method="add-k", smooth_value=1, effective_order=True),
-    "chrf": CHRF,
-}
+SMOOTHED_BLEU = partial(BLEU, smooth_method="add-k", smooth_value=1, effective_order=True)
+METRICS: Dict[str, Tuple[Callable, ...]] = {"bleu": (SMOOTHED_BLEU,), "chrf": (CHRF,), "mean": (SMOOTHED_BLEU, CHRF)}
 # what stands for an unknown token: letters of no text, which share not even a character with each other
 UNKNOWN_IN_HYPOTHESIS, UNKNOWN_IN_REFERENCE = "\ue000", "\ue001"
 
@@ -28,13 +26,14 @@ class CostFlags(FairseqDataclass):
     risk_cost: str = field(
         default="bleu",
         metadata={
-            "help": "what a hypothesis costs: 1 minus sacreBLEU's sentence-level bleu (smoothed) or chrf; default: bleu"
+            "help": "what a hypothesis costs: 1 minus sacreBLEU's sentence-level bleu (smoothed; it favours short "
+            "output), chrf (it favours long output), or their mean; default: bleu"
         },
     )
 
 
 class SentenceCost:
-    """``1 - score`` from 0 (the reference itself) to 1, by sacreBLEU's BLEU or chrF2 on whole words.
+    """``1 - score`` from 0 (the reference itself) to 1, by sacreBLEU's BLEU, chrF2 or their mean, on whole words.
 
     Text is put together from the subwords of ``vocabulary``: sentencepiece's or subword-nmt's where its entries look
     like them, else they are words. BLEU's tokens are sacreBLEU's (13a). What is unknown is never right.
@@ -63,10 +62,11 @@ class SentenceCost:
         for hypothesis, reference in pairs:
             if reference not in known:
                 text = self.text(reference, UNKNOWN_IN_REFERENCE)
-                known[reference] = METRICS[self.metric](references=[[text]])
+                known[reference] = [metric(references=[[text]]) for metric in METRICS[self.metric]]
             if (hypothesis, reference) not in costs:
                 text = self.text(hypothesis, UNKNOWN_IN_HYPOTHESIS)
-                costs[hypothesis, reference] = 1 - known[reference].corpus_score([text], None).score / 100
+                scores = [metric.corpus_score([text], None).score for metric in known[reference]]
+                costs[hypothesis, reference] = 1 - sum(scores) / len(scores) / 100
         return [costs[pair] for pair in pairs]
 
     def text(self, tokens: Sequence[int], unknown: str) -> str:

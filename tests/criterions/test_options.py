@@ -52,6 +52,7 @@ ANCHORED = "--criterion gift_risk --anchor kl --anchor-weight"
         ("--criterion gift_risk --risk-cost ter", "--risk-cost", "ter", "bleu, chrf"),
         ("--criterion gift_risk --risk-alpha 0", "--risk-alpha", "0", "above 0"),
         ("--criterion gift_risk --risk-alpha nan", "--risk-alpha", "nan", "above 0"),
+        ("--criterion gift_risk --risk-weight 0", "--risk-weight", "0", "above 0"),
         ("--criterion gift_weighted --weighting mle", "--weighting", "mle", "tailr, gold"),
         ("--criterion gift_weighted --tailr-gamma nan", "--tailr-gamma", "nan", "between 0 and 1"),
         ("--criterion gift_weighted --weight-floor 0", "--weight-floor", "0", "above 0"),

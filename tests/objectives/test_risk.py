@@ -176,7 +176,7 @@ def naive_gradient_of_risk(built, pairs, candidates, alpha, ignored=0):
         nlls.append(-sum(lprob.item() for lprob in lprobs) / len(own))
         weight = 1 if built.criterion.sentence_avg else max(len(target) - ignored, 0)
         advantage = sum(share * (cost - risks[-1]) * lprob for share, cost, lprob in zip(q, costs, lprobs))
-        (weight * advantage).backward()
+        (built.criterion.objective.weight * weight * advantage).backward()
     gradient = {n: p.grad.clone() for n, p in built.model.named_parameters() if p.grad is not None}
     return gradient, risks, nlls
 
@@ -184,7 +184,7 @@ def naive_gradient_of_risk(built, pairs, candidates, alpha, ignored=0):
 @pytest.mark.parametrize(
     "architecture, flags, options",
     [
-        ("transformer_wmt_en_de", "", {}),
+        ("transformer_wmt_en_de", "--risk-weight 3", {}),
         ("transformer_wmt_en_de", "--risk-alpha 1 --ignore-prefix-size 1", {"alpha": 1, "ignored": 1}),
         ("transformer_wmt_en_de", "--risk-alpha 0.2 --candidates 7 --top-k 2 --risk-gold", {"alpha": 0.2}),
         ("transformer_wmt_en_de", "--risk-alpha 0.2 --candidates-from beam --risk-gold", {"alpha": 0.2}),
@@ -211,6 +211,7 @@ def test_gradient_equals_the_naive_loop(build, architecture, flags, options):
     naive, risks, nlls = naive_gradient_of_risk(built, pairs, candidates, alpha, options.get("ignored", 0))
     assert loss == pytest.approx(sum(nlls), rel=1e-9)
     assert_same_gradient(gradient, naive, rtol=1e-6, atol=1e-8)
+    assert built.criterion.objective.weight == (3 if "--risk-weight" in flags else 1)
     assert sum(part.pow(2).sum().item() for part in gradient.values()) > 1e-4  # costs differ
     torch.manual_seed(5)
     _, _, log = built.criterion(built.model, batch(built.task, pairs))
