@@ -59,8 +59,9 @@ def parse(arguments: List[str]) -> argparse.Namespace:
         help="trainings at once, each with OMP_NUM_THREADS or its share of the cores",
     )
     shared.add_average(parser)
+    shared.add_precision(parser)
     # what else a training can be asked for
-    parser.set_defaults(patience=0, precision="fp32", gpus=None, tensorboard=False, wandb=None)
+    parser.set_defaults(patience=0, gpus=None, tensorboard=False, wandb=None)
     own, flags = shared.split_flags(arguments)
     return argparse.Namespace(**vars(parser.parse_args(own)), flags=flags)
 

@@ -143,6 +143,15 @@ def add_average(parser: argparse.ArgumentParser, finetuning: bool = True) -> Non
     )
 
 
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "bf16"),
+        default="fp32",
+        help="of the arithmetic; fp16 needs a GPU; bf16 on a CPU is torch's autocast (--cpu-bf16)",
+    )
+
+
 def add_training(
     parser: argparse.ArgumentParser, several_machines: bool = True, seed: bool = True, finetuning: bool = True
 ) -> None:
@@ -151,12 +160,7 @@ def add_training(
         "--patience", type=whole(0), default=0, metavar="N", help="stop after N validations without gain; 0: never"
     )
     add_average(parser, finetuning)
-    parser.add_argument(
-        "--precision",
-        choices=("fp32", "fp16", "bf16"),
-        default="fp32",
-        help="of the arithmetic; fp16 needs a GPU; bf16 on a CPU is torch's autocast (--cpu-bf16)",
-    )
+    add_precision(parser)
     if seed:
         parser.add_argument("--seed", type=whole(0), default=1, metavar="N", help="of all random choices")
     parser.add_argument(
