@@ -94,10 +94,12 @@ def at_most(minutes: float) -> Iterator[None]:
         raise OutOfTime
 
     signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+    # then every second: Python drops what is raised while it frees an object
+    signal.setitimer(signal.ITIMER_REAL, 60 * minutes, 1)
     try:
         yield
     except OutOfTime:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         say(f"stopped after {minutes} minutes; run again to go on")
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
