@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import io
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -82,7 +81,7 @@ class Study:
             machine = Machine.of(self.options, seed)
             for name in names:
                 out = self.out / "runs" / (name if seed == first else f"{name}-seed{seed}")
-                found.append(self.start.training(out, shlex.split(settings[name]), machine))
+                found.append(self.start.training(out, shared.split_words("--grid", settings[name]), machine))
         return found
 
     def run(self) -> None:
@@ -165,15 +164,9 @@ class Study:
         """``command`` with those ``checkpoints``, by run, for which it is not done yet."""
         left = [name for name in checkpoints if not begun.is_done(f"{stage}-{name}")]
         if left:
+            files = [str(one) for name in left for one in checkpoints[name]]
             with contextlib.redirect_stdout(io.StringIO()):
-                run_command(
-                    [
-                        *command,
-                        "--data",
-                        str(self.options.data),
-                        *(str(one) for name in left for one in checkpoints[name]),
-                    ]
-                )
+                run_command([*command, "--data", str(self.options.data), *files])
         for name in left:
             begun.stamp(f"{stage}-{name}").touch()
 
