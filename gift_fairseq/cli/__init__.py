@@ -19,6 +19,7 @@ COMMANDS = {
     "prepare": "raw parallel text to binarized data",
     "train": "train a model with fairseq-train",
     "finetune": "fine-tune a checkpoint by a strategy, and by the control beside it",
+    "candidates": "own translations of the training text, the best of them added to it",
     "evaluate": "translate test sets and score them",
     "inference": "translate raw text, a line for a line",
     "exposure": "measure exposure bias",

@@ -152,6 +152,16 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_gpus(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--gpus",
+        type=whole(1),
+        metavar="N",
+        help="processes on this machine, each with a GPU of its own where there are any; default: as many as there are "
+        "GPUs, or 1",
+    )
+
+
 def add_training(
     parser: argparse.ArgumentParser, several_machines: bool = True, seed: bool = True, finetuning: bool = True
 ) -> None:
@@ -163,13 +173,7 @@ def add_training(
     add_precision(parser)
     if seed:
         parser.add_argument("--seed", type=whole(0), default=1, metavar="N", help="of all random choices")
-    parser.add_argument(
-        "--gpus",
-        type=whole(1),
-        metavar="N",
-        help="processes on this machine, each with a GPU of its own where there are any; default: as many as there are "
-        "GPUs, or 1",
-    )
+    add_gpus(parser)
     if several_machines:
         parser.add_argument("--nodes", type=whole(1), default=1, metavar="N", help="machines; start it on each")
         parser.add_argument("--node-rank", type=whole(0), default=0, metavar="R", help="which of them this one is")

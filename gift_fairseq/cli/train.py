@@ -16,7 +16,7 @@ import sys
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional
+from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from gift_fairseq import runs
 from gift_fairseq.cli import options as shared
@@ -73,6 +73,19 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
     training.run(options.dry_run)
 
 
+def processes_of(options: argparse.Namespace) -> Tuple[int, int]:
+    """How many processes ``--gpus`` asks for, and how many GPUs there are; :class:`UserError` if those are too few."""
+    import torch
+
+    devices = torch.cuda.device_count()
+    gpus = options.gpus or max(devices, 1)
+    if devices and gpus > devices:
+        raise UserError(f"--gpus is {gpus}, but this machine has {devices}")
+    if not devices and options.precision == "fp16":
+        raise UserError("--precision is fp16, but this machine has no GPU")
+    return gpus, devices
+
+
 @dataclass(frozen=True)
 class Machine:
     """On what a training runs, and what it keeps: the options of :func:`~gift_fairseq.cli.options.add_training`."""
@@ -92,20 +105,13 @@ class Machine:
     @classmethod
     def of(cls, options: argparse.Namespace, seed: int = -1) -> "Machine":
         """:class:`UserError` where this machine does not have what ``options`` ask for. ``seed`` replaces theirs."""
-        import torch
-
-        devices = torch.cuda.device_count()
-        gpus = options.gpus or max(devices, 1)
+        gpus, devices = processes_of(options)
         nodes, rank, master = (getattr(options, name, None) for name in ("nodes", "node_rank", "master"))
         nodes, rank = nodes or 1, rank or 0
         if rank >= nodes:
             raise UserError(f"--node-rank is {rank}, but must be below --nodes, {nodes}")
         if nodes > 1 and not master:
             raise UserError("--master is needed for more than one node: HOST:PORT of machine 0")
-        if devices and gpus > devices:
-            raise UserError(f"--gpus is {gpus}, but this machine has {devices}")
-        if not devices and options.precision == "fp16":
-            raise UserError("--precision is fp16, but this machine has no GPU")
         for option, module in (("tensorboard", "tensorboardX"), ("wandb", "wandb")):
             if getattr(options, option) and importlib.util.find_spec(module) is None:
                 raise UserError(f"--{option} needs {module}: {sys.executable} -m pip install {module}")

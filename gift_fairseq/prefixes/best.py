@@ -1,10 +1,11 @@
 """Best of n: the hypothesis that is nearest to the gold translation, in place of it where it is near enough."""
 
 from dataclasses import dataclass, field, fields
-from typing import Callable
+from typing import Callable, Tuple
 
 import torch
 from fairseq.data import Dictionary
+from fairseq.dataclass import FairseqDataclass
 from torch import Tensor
 
 from gift_fairseq import metrics, rollout
@@ -21,32 +22,38 @@ metrics.ratio(
 )
 metrics.ratio("drawn_score", "drawn_score", "n_best", "best of n: mean score of all hypotheses, 0 to 100")
 
-PICKS = ("best", "random")
+PICKS = ("best", "random", "first")
 
 
 @dataclass
-class BestFlags(CandidateFlags):
+class ChoiceFlags(FairseqDataclass):
     min_score: float = field(
         default=40.0,
         metadata={
-            "help": "with --targets best: a hypothesis is near enough to the gold translation from this score on, "
+            "help": "best of n: a hypothesis is near enough to the gold translation from this score on, "
             "sacreBLEU's sentence-level BLEU or chrF as --risk-cost says, from 0 to 100; default: 40"
         },
     )
     length_tolerance: float = field(
         default=0.1,
         metadata={
-            "help": "with --targets best: by which share of the gold length, in tokens, a hypothesis may be longer or "
+            "help": "best of n: by which share of the gold length, in tokens, a hypothesis may be longer or "
             "shorter, from 0 to 1; default: 0.1"
         },
     )
     pick: str = field(
         default="best",
         metadata={
-            "help": "with --targets best: which one of those that are near enough is trained on: best (the nearest) "
-            "or random (a control: the same share of sentences, without the choice); default: best"
+            "help": "best of n: which one of those that are near enough is trained on: best (the nearest), "
+            "random, or first (the greedy one, or the most probable of a beam): controls of the same share of "
+            "sentences, without the choice; default: best"
         },
     )
+
+
+@dataclass
+class BestFlags(CandidateFlags, ChoiceFlags):
+    pass
 
 
 def check_unused(cfg, flags: type) -> None:
@@ -55,6 +62,39 @@ def check_unused(cfg, flags: type) -> None:
         if each.name != "_name" and getattr(cfg, each.name) != each.default:  # fairseq's name of the criterion
             option = "--" + each.name.replace("_", "-")
             raise UserError(f"{option} is {getattr(cfg, each.name)}, but nothing is chosen: add --targets best")
+
+
+class Choice:
+    """Which of several hypotheses of a sentence is near enough to its gold translation to be trained on."""
+
+    def __init__(self, cfg: ChoiceFlags):
+        self.min_score = check_at_least("--min-score", cfg.min_score, 0)
+        if self.min_score > 100:
+            raise UserError(f"--min-score is {cfg.min_score}, but no score is above 100")
+        self.tolerance = check_ratio("--length-tolerance", cfg.length_tolerance)
+        self.pick = check_choice("--pick", cfg.pick, PICKS)
+
+    def longest(self, gold: Tensor, most: int) -> Tensor:
+        """How many tokens (B,) a hypothesis may have, by those of the ``gold`` one (B,), never above ``most``."""
+        return _rounded(gold * (1 + self.tolerance)).floor().long().clamp(max=most)
+
+    def among(self, tokens: Tensor, scores: Tensor, gold: Tensor, symbols: Symbols) -> Tuple[Tensor, Tensor]:
+        """Which one (B,) of the hypotheses ``tokens`` (B, N, L) with ``scores`` (B, N), and whether there is one (B,).
+
+        A hypothesis without ``</s>`` was cut and is none. ``gold`` (B,): number of tokens of the gold translation.
+        """
+        near = scores.ge(self.min_score) & tokens.eq(symbols.eos).any(2)
+        near &= tokens.ne(symbols.pad).sum(2).ge(_rounded(gold * (1 - self.tolerance)).unsqueeze(1))
+        merit = scores
+        if self.pick == "random":
+            merit = torch.rand(scores.shape, generator=rollout.worker_generator(scores.device), device=scores.device)
+        elif self.pick == "first":
+            merit = torch.zeros_like(scores)
+        return merit.masked_fill(~near, -1).argmax(dim=1), near.any(dim=1)
+
+
+def _rounded(lengths: Tensor) -> Tensor:
+    return lengths.double().round(decimals=6)  # 30 * 1.1 is 33, not a little more
 
 
 class BestPrefixes:
@@ -76,11 +116,7 @@ class BestPrefixes:
     ):
         """``cost`` of tokens (R, L) against gold ones (R, T) is (R,), 0 to 1."""
         self.ratio = parse_schedule("--generate-ratio", cfg.generate_ratio)
-        self.min_score = check_at_least("--min-score", cfg.min_score, 0)
-        if self.min_score > 100:
-            raise UserError(f"--min-score is {cfg.min_score}, but no score is above 100")
-        self.tolerance = check_ratio("--length-tolerance", cfg.length_tolerance)
-        self.at_random = check_choice("--pick", cfg.pick, PICKS) == "random"
+        self.choice = Choice(cfg)
         self.count, by_beam = check_at_least("--candidates", cfg.candidates, 1), is_beam(cfg)
         if cfg.length_cap != LENGTH_CAP:
             raise UserError(f"--length-cap is {cfg.length_cap}, but --length-tolerance says it for --targets best")
@@ -98,22 +134,22 @@ class BestPrefixes:
     def due(self, update_num: int) -> bool:
         return self.ratio.falls_on(update_num)
 
+    def proposed(self, decoding: Decoding) -> Tuple[Tensor, Tensor]:
+        """Hypotheses (B, N, L), and their scores (B, N) from 0 to 100."""
+        target = decoding.target
+        longest = self.choice.longest(target.ne(self.symbols.pad).sum(dim=1), decoding.decoder.max_positions())
+        tokens = self.hypotheses.of(decoding, longest)
+        scores = 100 * (1 - self.cost(tokens, target.repeat_interleave(self.count, dim=0)))
+        return tokens.view(len(target), self.count, -1), scores.view(len(target), self.count)
+
     def read(self, decoding: Decoding) -> Prefixes:
-        target, (pad, eos, _, ignored) = decoding.target, self.symbols
+        target, (pad, _, _, ignored) = decoding.target, self.symbols
         gold = target.ne(pad).sum(dim=1)
-        shortest, most = ((gold * (1 + part)).double().round(decimals=6) for part in (-self.tolerance, self.tolerance))
-        longest = most.floor().long().clamp(max=decoding.decoder.max_positions())
-        tokens = self.hypotheses.of(decoding, longest).view(len(target), self.count, -1)
-        scores = 100 * (1 - self.cost(tokens.flatten(0, 1), target.repeat_interleave(self.count, dim=0)))
-        scores = scores.view(len(target), self.count)
+        tokens, scores = self.proposed(decoding)
+        best, own = self.choice.among(tokens, scores, gold, self.symbols)
         scored = gold.gt(ignored)  # of the others all tokens are given
-        near = scores.ge(self.min_score) & tokens.eq(eos).any(2) & scored.unsqueeze(1)
-        near &= tokens.ne(pad).sum(2).ge(shortest.unsqueeze(1))
-        merit = scores
-        if self.at_random:
-            merit = torch.rand(scores.shape, generator=rollout.worker_generator(target.device), device=target.device)
-        best = merit.masked_fill(~near, -1).argmax(dim=1, keepdim=True)
-        own = near.any(dim=1)
+        own &= scored
+        best = best.unsqueeze(1)
         chosen = tokens.gather(1, best.unsqueeze(2).expand(-1, -1, tokens.size(2))).squeeze(1)
         both = tensors.stack(chosen, target, pad)
         chosen = torch.where(own.unsqueeze(1), both[: len(target)], both[len(target) :])

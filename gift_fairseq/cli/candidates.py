@@ -1,0 +1,99 @@
+"""Translate the training text by a checkpoint, and make a data folder of gold pairs and the best of the translations.
+
+Several hypotheses of every sentence are scored against its gold translation; the nearest one, where it is near enough,
+becomes a further pair. OUT/data is a folder for every command and criterion: all of --data, and in its training set
+the chosen pairs after the gold ones. OUT/hypotheses keeps all hypotheses. Run again, it resumes; with another
+--min-score, --pick or --repeat it chooses again, without translating.
+"""
+
+import argparse
+from typing import List
+
+from gift_fairseq import runs
+from gift_fairseq.cli import options as shared
+from gift_fairseq.cli.train import processes_of
+from gift_fairseq.errors import UserError
+from gift_fairseq.io import say
+
+CHOOSING = ("min_score", "pick", "repeat")  # what does not change a translation
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    shared.add_from(parser)
+    shared.add_data(parser)
+    shared.add_out(parser, "where everything goes")
+    parser.add_argument(
+        "--sentences", type=shared.whole(1), metavar="N", help="translate so many, taken at random; default: all"
+    )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--beam", type=shared.whole(1), default=5, metavar="N", help="hypotheses: the N best of a beam")
+    how.add_argument("--sample", type=shared.whole(2), metavar="N", help="the greedy one and N - 1 that are sampled")
+    parser.add_argument(
+        "--temperature",
+        type=shared.number_above(0),
+        default=1.0,
+        metavar="X",
+        help="of --sample: what scores are divided by",
+    )
+    parser.add_argument(
+        "--score", choices=("bleu", "chrf", "mean"), default="mean", help="of a sentence, by sacreBLEU; their mean"
+    )
+    parser.add_argument(
+        "--min-score", type=float, default=40, metavar="X", help="what is near enough to gold, from 0 to 100"
+    )
+    parser.add_argument(
+        "--length-tolerance",
+        type=float,
+        default=0.1,
+        metavar="X",
+        help="by which share of the gold length, in tokens, a hypothesis may be longer or shorter, from 0 to 1",
+    )
+    parser.add_argument(
+        "--pick",
+        choices=("best", "random", "first"),
+        default="best",
+        help="of those that are near enough: the nearest; one at random; or the most probable, or greedy, one",
+    )
+    parser.add_argument("--repeat", type=shared.whole(1), default=1, metavar="N", help="each chosen pair so many times")
+    parser.add_argument(
+        "--max-tokens", type=shared.whole(1), default=4000, metavar="N", help="padded tokens of a batch"
+    )
+    shared.add_precision(parser)
+    parser.add_argument("--seed", type=shared.whole(0), default=1, metavar="N", help="of all random choices")
+    shared.add_gpus(parser)
+
+
+def run(options: argparse.Namespace, flags: List[str]) -> None:
+    processes, _ = processes_of(options)
+    from gift_fairseq import distillation, rollout
+
+    if options.sample is None and options.temperature != 1:
+        raise UserError(f"--temperature is {options.temperature:g}, but nothing is sampled: add --sample")
+    what = distillation.Proposing(
+        options.data.resolve(),
+        options.start.resolve(),
+        distillation.BestOfN(
+            candidates=options.sample or options.beam,
+            candidates_from="sample" if options.sample else "beam",
+            choose="sample" if options.sample else "argmax",
+            temperature=options.temperature,
+            risk_cost=options.score,
+            min_score=options.min_score,
+            length_tolerance=options.length_tolerance,
+            pick=options.pick,
+        ),
+        rollout.DTYPES.get(options.precision),
+        options.seed,
+    )
+    settings = runs.settings_of(options, ["out", "gpus", *CHOOSING])
+    with runs.begin(options.out, {"command": "candidates", "settings": settings, **runs.provenance()}) as begun:
+        folder = options.out / "hypotheses"
+        begun.stage(
+            "translate", lambda: distillation.propose(what, folder, options.max_tokens, options.sentences, processes)
+        )
+        chosen = distillation.choose(what, folder, options.out / "data", options.repeat)
+    say(
+        f"of {chosen.sentences} sentences {chosen.near} have one that is near enough, with a mean score of "
+        f"{chosen.score:.1f} (all hypotheses: {chosen.score_of_all:.1f}) and {chosen.length:.3f} of the gold length"
+    )
+    say(f"the data is {options.out / 'data'}")

@@ -1,0 +1,229 @@
+"""A model's own translations of its training text, as training data: sequence-level interpolation, done once.
+
+Every hypothesis is kept, in ``FOLDER/NUMBER.jsonl``: a line a sentence, its place in the training set, the hypotheses
+as subwords and their scores against the gold translation. Kim and Rush (2016, Sequence-Level Knowledge Distillation,
+section 3.3) take the best of a beam by BLEU from a larger teacher; here the model is its own.
+"""
+
+import contextlib
+import json
+import multiprocessing
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+import torch
+from fairseq import checkpoint_utils, utils
+from fairseq.data import Dictionary, LanguagePairDataset, indexed_dataset
+from fairseq.data.data_utils import collate_tokens, infer_language_pair
+from fairseq.tasks.translation import TranslationConfig, TranslationTask
+
+from gift_fairseq import rollout
+from gift_fairseq.checkpoints.files import check_checkpoint
+from gift_fairseq.errors import UserError, check_data
+from gift_fairseq.io import progress, quiet, say, written_whole
+from gift_fairseq.objectives.sentence_costs import CostFlags, SentenceCost
+from gift_fairseq.prefixes.best import BestFlags, BestPrefixes, Choice
+from gift_fairseq.prefixes.free_running import ShareFlags
+from gift_fairseq.prefixes.source import Decoding, SamplingFlags, Symbols
+
+CHUNK = 1024  # sentences of a file, at least
+
+Batch = List[int]  # places in the training set
+
+
+@dataclass
+class BestOfN(BestFlags, SamplingFlags, CostFlags, ShareFlags):
+    pass
+
+
+class Proposing(NamedTuple):
+    """What a process needs to translate: all that can be sent to it."""
+
+    data: Path
+    checkpoint: Path
+    cfg: BestOfN
+    dtype: Optional[torch.dtype]
+    seed: int
+
+
+class Proposer:
+    """Translates sentences of the training text by the model of a checkpoint, and scores what comes out."""
+
+    def __init__(self, what: Proposing):
+        """:class:`UserError` if the checkpoint does not fit the data, or a flag of best of n has no meaning."""
+        source, target = infer_language_pair(str(check_data(what.data)))
+        with quiet():
+            # those that follow from other parts of fairseq's configuration, which there is none of here
+            rest = dict(train_subset="train", dataset_impl=None, required_seq_len_multiple=1, upsample_primary=1)
+            cfg = TranslationConfig(data=str(what.data), source_lang=source, target_lang=target, **rest)
+            task = TranslationTask.setup_task(cfg)
+            task.load_dataset("train")
+            check_checkpoint("--from", str(what.checkpoint), task.source_dictionary, task.target_dictionary)
+            (self.model,), _ = checkpoint_utils.load_model_ensemble([str(what.checkpoint)], task=task)
+        self.what, self.pair, self.use_cuda = what, (source, target), torch.cuda.is_available()
+        self.dataset: LanguagePairDataset = task.dataset("train")
+        self.dataset.shuffle = False  # the chunks of a run that is resumed are the same
+        self.vocabulary: Dictionary = task.target_dictionary
+        cost = SentenceCost(what.cfg.risk_cost, self.vocabulary).of
+        self.best = BestPrefixes(what.cfg, Symbols.of(self.vocabulary), self.vocabulary, cost)
+        if self.use_cuda:
+            self.model.cuda()
+        self.model.eval()
+
+    def chunks(self, max_tokens: int, sentences: Optional[int]) -> List[List[Batch]]:
+        """Batches of sentences of about one length, at most ``max_tokens`` padded ones; some of them in each chunk.
+
+        ``sentences`` of the text, taken at random, or all. Those that the model cannot read are left out.
+        """
+        order = self.dataset.ordered_indices()
+        if sentences is not None and sentences < len(order):
+            taken = np.random.RandomState(self.what.seed).permutation(len(order))[:sentences]
+            order = order[np.isin(order, taken)]
+        order, _ = self.dataset.filter_indices_by_size(order, self.model.max_positions())
+        chunks: List[List[Batch]] = [[]]
+        for batch in self.dataset.batch_by_size(order, max_tokens=max_tokens):
+            if sum(map(len, chunks[-1])) >= CHUNK:
+                chunks.append([])
+            chunks[-1].append(list(map(int, batch)))
+        return chunks
+
+    def write(self, number: int, batches: Sequence[Batch], folder: Path) -> int:
+        """The file of chunk ``number``; how many sentences it has. The same whichever process writes it."""
+        utils.set_torch_seed(self.what.seed + number)
+        with written_whole(str(file_of(folder, number))) as (file,):
+            for batch in batches:
+                for line in self.lines(batch):
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        return sum(map(len, batches))
+
+    def lines(self, batch: Batch) -> Iterator[Dict[str, Any]]:
+        sample = self.dataset.collater([self.dataset[i] for i in batch])
+        sample = utils.move_to_cuda(sample) if self.use_cuda else sample
+        inputs = sample["net_input"]
+        gold_inputs = inputs["prev_output_tokens"]
+        with rollout.generating(self.model, gold_inputs.device, self.what.dtype):
+            encoder_out = self.model.encoder(inputs["src_tokens"], src_lengths=inputs["src_lengths"])
+        tokens, scores = self.best.proposed(Decoding(self.model, sample, gold_inputs, encoder_out, {}, 0))
+        pad = self.vocabulary.pad()
+        for place, rows, of_rows in zip(sample["id"].tolist(), tokens.tolist(), scores.tolist()):
+            hypotheses = [" ".join(self.vocabulary[token] for token in row if token != pad) for row in rows]
+            yield {"sentence": place, "scores": [round(score, 2) for score in of_rows], "hypotheses": hypotheses}
+
+
+def file_of(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}.jsonl"
+
+
+def propose(what: Proposing, folder: Path, max_tokens: int, sentences: Optional[int], processes: int) -> None:
+    """Writes the chunks that are not there yet, by so many processes, each with a GPU of its own if there are any."""
+    proposer = Proposer(what)
+    chunks = proposer.chunks(max_tokens, sentences)
+    total = sum(len(batch) for chunk in chunks for batch in chunk)
+    folder.mkdir(parents=True, exist_ok=True)
+    left = [(number, chunk, folder) for number, chunk in enumerate(chunks) if not file_of(folder, number).is_file()]
+    done = total - sum(len(batch) for _, chunk, _ in left for batch in chunk)
+    begun = time.time()
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(progress(total, "translating", "sentences", done))
+        written = map(lambda one: proposer.write(*one), left)
+        if processes > 1:
+            spawn = multiprocessing.get_context("spawn")  # CUDA cannot be used in a fork
+            ranks = spawn.SimpleQueue()
+            for rank in range(processes):
+                ranks.put(rank)
+            written = stack.enter_context(spawn.Pool(processes, _start, (what, ranks))).imap_unordered(_write, left)
+        for sentences in written:
+            bar.update(sentences)
+    seconds = time.time() - begun
+    say(f"translated {total - done} sentences in {seconds:.0f} s, {(total - done) / seconds:.0f} a second")
+
+
+_proposer: Proposer  # of this process
+
+
+def _start(what: Proposing, ranks: Any) -> None:
+    global _proposer
+    rank = ranks.get()
+    if torch.cuda.is_available():
+        torch.cuda.set_device(rank)
+    _proposer = Proposer(what)
+
+
+def _write(one: Tuple[int, List[Batch], Path]) -> int:
+    return _proposer.write(*one)
+
+
+class Chosen(NamedTuple):
+    """What was chosen: means over the sentences that were translated, or over those of them with a ``near`` one."""
+
+    sentences: int
+    near: int
+    score: float
+    score_of_all: float
+    length: float  # tokens of the chosen hypotheses for each of the gold translations
+
+
+def choose(what: Proposing, folder: Path, out: Path, repeat: int) -> Chosen:
+    """Makes the data folder ``out``, whole or not at all: ``what.data`` with the chosen pairs after the gold ones.
+
+    Each chosen pair stands there ``repeat`` times, in ``train`` itself: fairseq would read a ``train1`` too, but stops
+    without ``--upsample-primary``.
+    """
+    proposer, choice = Proposer(what), Choice(what.cfg)
+    dataset, vocabulary = proposer.dataset, proposer.vocabulary
+    symbols = Symbols.of(vocabulary)
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for path in what.data.iterdir():
+        if not path.name.startswith("train"):
+            (partial / path.name).symlink_to(path.resolve())
+    names = [f"{partial}/train.{'-'.join(proposer.pair)}.{language}" for language in proposer.pair]
+    builders = [
+        indexed_dataset.make_builder(f"{name}.bin", "mmap", len(words))
+        for name, words in zip(names, (dataset.src_dict, vocabulary))
+    ]
+    for builder, texts in zip(builders, (dataset.src, dataset.tgt)):
+        for text in texts:
+            builder.add_item(text)
+    utils.set_torch_seed(what.seed)
+    sums = dict.fromkeys(("sentences", "near", "score", "score_of_all", "tokens", "gold"), 0.0)
+    for file in sorted(folder.glob("*.jsonl")):
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        rows = [[vocabulary.index(word) for word in text.split()] for line in lines for text in line["hypotheses"]]
+        tokens = collate_tokens(list(map(torch.tensor, rows)), vocabulary.pad())
+        tokens = tokens.view(len(lines), -1, tokens.size(1))
+        scores = torch.tensor([line["scores"] for line in lines], dtype=torch.float64)
+        gold = torch.tensor([int(dataset.tgt_sizes[line["sentence"]]) for line in lines])
+        best, near = choice.among(tokens, scores, gold, symbols)
+        for row in near.nonzero().flatten().tolist():
+            hypothesis = tokens[row, best[row]]
+            hypothesis = hypothesis[hypothesis.ne(vocabulary.pad())]
+            for builder, text in zip(builders, (dataset.src[lines[row]["sentence"]], hypothesis)):
+                for _ in range(repeat):
+                    builder.add_item(text)
+            sums["tokens"] += len(hypothesis)
+        sums["sentences"] += len(lines)
+        sums["near"] += int(near.sum())
+        sums["gold"] += int(gold[near].sum())
+        sums["score"] += float(scores.gather(1, best.unsqueeze(1))[near].sum())
+        sums["score_of_all"] += float(scores.mean(dim=1).sum())
+    if not sums["near"]:
+        shutil.rmtree(partial)
+        raise UserError(f"--min-score is {what.cfg.min_score:g}, but no translation of the text reaches it")
+    for builder, name in zip(builders, names):
+        builder.finalize(f"{name}.idx")
+    shutil.rmtree(out, ignore_errors=True)
+    partial.rename(out)
+    near = sums["near"]
+    return Chosen(
+        int(sums["sentences"]),
+        int(near),
+        sums["score"] / near,
+        sums["score_of_all"] / sums["sentences"],
+        sums["tokens"] / sums["gold"],
+    )

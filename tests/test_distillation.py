@@ -1,0 +1,170 @@
+"""candidates: the hypotheses of the training text, which of them are chosen, and the data folder of it."""
+
+import json
+import os
+import shutil
+
+import pytest
+from conftest import error_of, fairseq_generate, fairseq_train, gift
+from fairseq.data import Dictionary, data_utils
+from sacrebleu.metrics import CHRF
+
+BEAM = ["--beam", "3", "--length-tolerance", "1", "--min-score", "30", "--score", "chrf", "--max-tokens", "60"]
+TRAINED = "--task gift_translation --arch transformer_wmt_en_de --criterion gift_standard --share-all-embeddings "
+TRAINED += "--encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 32 --decoder-embed-dim 32 "
+TRAINED += "--encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 --encoder-attention-heads 2 "
+TRAINED += "--decoder-attention-heads 2 --lr 5e-3 --max-update 40"
+
+
+@pytest.fixture(scope="module")
+def trained(binarized, tmp_path_factory):
+    """The checkpoint of a model that has learnt a little."""
+    folder = tmp_path_factory.mktemp("trained")
+    fairseq_train(binarized, folder, TRAINED)
+    return folder / "checkpoint_last.pt"
+
+
+def candidates(trained, data, out, *more):
+    gift("candidates", "--from", trained, "--data", data, "--out", out, *more)
+    return out
+
+
+@pytest.fixture(scope="module")
+def proposed(trained, binarized, tmp_path_factory):
+    return candidates(trained, binarized, tmp_path_factory.mktemp("proposed") / "a blank", *BEAM)
+
+
+def lines(out):
+    found = [json.loads(line) for file in sorted((out / "hypotheses").iterdir()) for line in file.open()]
+    return {line["sentence"]: line for line in found}
+
+
+def pairs(data, split):
+    """Source and target of every pair, as ids."""
+    words = Dictionary.load(str(data / "dict.de.txt"))
+    sides = (data_utils.load_indexed_dataset(str(data / f"{split}.en-de.{side}"), words) for side in ("en", "de"))
+    return list(zip(*([text.tolist() for text in side] for side in sides)))
+
+
+def chosen(out):
+    return pairs(out / "data", "train")[60:]
+
+
+def contents(out):
+    return {file.name: file.read_bytes() for file in [*(out / "hypotheses").iterdir(), *(out / "data").glob("train*")]}
+
+
+def ids(text, words):
+    return [words.index(word) for word in text.split()]
+
+
+def test_hypotheses_are_those_of_fairseqs_beam(trained, binarized, proposed, tmp_path):
+    """But where fairseq's go on beyond twice the gold length."""
+    flags = ["--path", trained, "--gen-subset", "train", "--beam", "3", "--nbest", "3"]
+    said = fairseq_generate(tmp_path, binarized, "--task", "gift_translation", *flags)
+    found, compared = {}, 0
+    for line in said.split("\n"):
+        if line.startswith("H-"):
+            number, _, text = line.split("\t")
+            found.setdefault(int(number[2:]), []).append(f"{text} </s>".strip())
+    gold = [len(target) for _, target in pairs(binarized, "train")]
+    for number, line in lines(proposed).items():
+        if all(len(text.split()) < 2 * gold[number] for text in found[number]):
+            assert line["hypotheses"] == found[number]
+            compared += 1
+    assert compared > 30 and len(found) == 60 == len(lines(proposed))
+
+
+def test_scores_and_choice_by_hand(binarized, proposed):
+    """The scores are sacreBLEU's on whole words; the nearest one that is near enough and no longer than twice."""
+    words, gold = Dictionary.load(str(binarized / "dict.de.txt")), pairs(binarized, "train")
+    expected = []
+    for number, line in lines(proposed).items():
+        rows, (source, target) = [ids(text, words) for text in line["hypotheses"]], gold[number]
+        whole = [words.string(row) for row in rows]
+        by_hand = [CHRF().sentence_score(text, [words.string(target)]).score for text in whole]
+        assert line["scores"] == pytest.approx(by_hand, abs=0.006)
+        near = [i for i in range(3) if line["scores"][i] >= 30 and len(rows[i]) <= 2 * len(target)]
+        if near:
+            expected.append((source, rows[max(near, key=lambda i: line["scores"][i])]))
+    assert chosen(proposed) == expected
+    assert 10 < len(expected) < 60 and [target for _, target in expected] != [target for _, target in gold]
+
+
+def test_the_data_folder_trains_on_gold_and_chosen_pairs(proposed, binarized, tmp_path):
+    data = proposed / "data"
+    assert pairs(data, "train")[:60] == pairs(binarized, "train") and pairs(data, "valid") == pairs(binarized, "valid")
+    log = fairseq_train(data, tmp_path / "run", TRAINED.replace("--max-update 40", "--max-epoch 1"))
+    own = sum(len(target) for _, target in pairs(data, "train"))
+    assert sum(line["wpb"] for line in log if "wpb" in line) == pytest.approx(own, rel=0.02)
+
+
+def test_choosing_again_does_not_translate_again(trained, binarized, proposed):
+    once, before = chosen(proposed), [path.stat().st_mtime_ns for path in proposed.glob("hyp*/*")]
+    candidates(trained, binarized, proposed, *BEAM, "--repeat", "3")
+    assert chosen(proposed) == [pair for pair in once for _ in range(3)]
+    candidates(trained, binarized, proposed, *BEAM, "--pick", "first")
+    first = chosen(proposed)
+    assert len(first) == len(once) and first != once
+    candidates(trained, binarized, proposed, *BEAM)
+    assert chosen(proposed) == once
+    assert [path.stat().st_mtime_ns for path in proposed.glob("hyp*/*")] == before
+    assert "--beam was 3 and is now 4" in error_of(
+        *("candidates", "--from", trained, "--data", binarized, "--out", proposed, *BEAM, "--beam", "4")
+    )
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr("gift_fairseq.distillation.CHUNK", 12)
+
+
+SAMPLED = ["--sample", "4", "--temperature", "0.7", "--length-tolerance", "1", "--min-score", "0", "--max-tokens", "60"]
+
+
+def test_resumed_it_is_the_same_to_the_byte(trained, binarized, tmp_path, small_chunks):
+    whole = candidates(trained, binarized, tmp_path / "whole", *SAMPLED)
+    files = sorted((whole / "hypotheses").iterdir())
+    assert len(files) > 3
+    resumed = tmp_path / "resumed" / "hypotheses"
+    resumed.mkdir(parents=True)
+    shutil.copy(files[1], resumed)
+    os.utime(resumed / files[1].name, (1, 1))
+    candidates(trained, binarized, resumed.parent, *SAMPLED)
+    assert contents(resumed.parent) == contents(whole)
+    assert [file.name for file in resumed.iterdir() if file.stat().st_mtime == 1] == [files[1].name]
+
+
+@pytest.mark.system
+def test_two_processes_write_what_one_does(trained, binarized, tmp_path, small_chunks):
+    one, two = (candidates(trained, binarized, tmp_path / n, *SAMPLED, "--gpus", n) for n in "12")
+    assert contents(one) == contents(two)
+
+
+def test_some_sentences_at_random(trained, binarized, tmp_path):
+    some = {}
+    for seed in (1, 1, 2):
+        out = candidates(trained, binarized, tmp_path / f"{seed}-{len(some)}", *BEAM, "--sentences", 20, "--seed", seed)
+        some.setdefault(seed, []).append(sorted(lines(out)))
+    assert some[1][0] == some[1][1] != some[2][0] and len(some[2][0]) == 20
+    assert len(set(some[2][0])) == 20
+
+
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        (["--min-score", "101"], "--min-score is 101.0, but no score is above 100"),
+        (["--length-tolerance", "-1"], "--length-tolerance is -1.0, but must be between 0 and 1"),
+        (["--temperature", "0.5"], "--temperature is 0.5, but nothing is sampled: add --sample"),
+        (["--beam", "3", "--sample", "3"], "not allowed with argument"),
+        (["--sample", "1"], "--sample is '1', but must be a whole number, 2 or more"),
+        (["--precision", "fp16"], "--precision is fp16, but this machine has no GPU"),
+        (["--min-score", "100", "--sentences", "1"], "--min-score is 100, but no translation of the text reaches it"),
+        (["--from", "nowhere.pt"], "nowhere.pt, but there is no such file"),
+        (["--data", "/"], "--data is /, but that is no data folder"),
+    ],
+)
+def test_mistakes(trained, binarized, tmp_path, wrong, sentence):
+    given = ["--from", trained, "--data", binarized, "--out", tmp_path / "out", *wrong]  # of two the last one counts
+    assert sentence in error_of("candidates", *given)
+    assert not list(tmp_path.glob("out/data*"))
