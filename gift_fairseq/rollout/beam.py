@@ -35,12 +35,13 @@ class _EachToItsLength(BeamSearch):
         self.stop_on_max_len = True  # a sentence may have fewer translations than the beam has places
 
     def step(self, step, lprobs, scores, prev_output_tokens=None, original_batch_idxs=None, candidate_multiple=2):
-        at_its_end = self.longest[original_batch_idxs].le(step + 1)
-        tokens = torch.arange(lprobs.size(-1), device=lprobs.device)
-        not_now = tokens.ne(self.eos) & at_its_end.unsqueeze(1)
+        ends = self.longest[original_batch_idxs].le(step + 1)
         if step == 0:
-            not_now |= tokens.eq(self.eos) & ~at_its_end.unsqueeze(1)
-        lprobs = lprobs.masked_fill(not_now.unsqueeze(1), float("-inf"))
+            lprobs[~ends, :, self.eos] = float("-inf")
+        if ends.any():
+            of_eos = lprobs[ends, :, self.eos]
+            lprobs[ends] = float("-inf")
+            lprobs[ends, :, self.eos] = of_eos
         return super().step(step, lprobs, scores, prev_output_tokens, original_batch_idxs, candidate_multiple)
 
 
