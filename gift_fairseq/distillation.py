@@ -23,14 +23,15 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 
 from gift_fairseq import rollout
 from gift_fairseq.checkpoints.files import check_checkpoint
-from gift_fairseq.errors import UserError, check_data
-from gift_fairseq.io import progress, quiet, say, written_whole
+from gift_fairseq.errors import UserError, check_above, check_data
+from gift_fairseq.io import progress, quiet, say, write_whole, written_whole
 from gift_fairseq.objectives.sentence_costs import CostFlags, SentenceCost
-from gift_fairseq.prefixes.best import BestFlags, BestPrefixes, Choice
+from gift_fairseq.prefixes.best import BestFlags, BestPrefixes
 from gift_fairseq.prefixes.free_running import ShareFlags
 from gift_fairseq.prefixes.source import Decoding, SamplingFlags, Symbols
 
 CHUNK = 1024  # sentences of a file, at least
+FILE = "candidates.json"  # in a data folder with own translations: of which data and checkpoint
 
 Batch = List[int]  # places in the training set
 
@@ -167,30 +168,63 @@ class Chosen(NamedTuple):
     length: float  # tokens of the chosen hypotheses for each of the gold translations
 
 
-def choose(what: Proposing, folder: Path, out: Path, repeat: int) -> Chosen:
-    """Makes the data folder ``out``, whole or not at all: ``what.data`` with the chosen pairs after the gold ones.
+def choose(what: Proposing, folder: Path, out: Path, share: float) -> Chosen:
+    """Makes the data folder ``out``, whole or not at all: ``what.data``, with chosen pairs after the gold ones.
 
-    Each chosen pair stands there ``repeat`` times, in ``train`` itself: fairseq would read a ``train1`` too, but stops
-    without ``--upsample-primary``.
+    The chosen pairs are the given ``share`` of all pairs: each stands there as often as that takes, give or take once.
+    (fairseq would read them from a ``train1`` too, but stops without ``--upsample-primary``.)
     """
-    proposer, choice = Proposer(what), Choice(what.cfg)
-    dataset, vocabulary = proposer.dataset, proposer.vocabulary
-    symbols = Symbols.of(vocabulary)
-    partial = out.with_name(f"{out.name}.partial")
+    check_above("--share", share, 0)
+    if share >= 1:
+        raise UserError(f"--share is {share:g}, but must be below 1: the gold pairs stay")
+    proposer, partial = Proposer(what), out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for path in what.data.iterdir():
-        if not path.name.startswith("train"):
-            (partial / path.name).symlink_to(path.resolve())
-    names = [f"{partial}/train.{'-'.join(proposer.pair)}.{language}" for language in proposer.pair]
-    builders = [
-        indexed_dataset.make_builder(f"{name}.bin", "mmap", len(words))
-        for name, words in zip(names, (dataset.src_dict, vocabulary))
-    ]
-    for builder, texts in zip(builders, (dataset.src, dataset.tgt)):
-        for text in texts:
-            builder.add_item(text)
-    utils.set_torch_seed(what.seed)
+    try:
+        found = _choose(proposer, folder, partial / "own")
+        if not found.near:
+            raise UserError(f"--min-score is {what.cfg.min_score:g}, but no translation of the text reaches it")
+        gold = proposer.dataset.src, proposer.dataset.tgt
+        own = [indexed_dataset.make_dataset(str(partial / f"own.{side}"), "mmap") for side in ("source", "target")]
+        order = np.random.RandomState(what.seed).permutation(found.near)
+        copies = max(1, round(share / (1 - share) * len(gold[0])))
+        for side, texts, chosen in zip(proposer.pair, gold, own):
+            builder = _Text(partial / f"train.{'-'.join(proposer.pair)}.{side}", len(proposer.vocabulary))
+            for text in texts:
+                builder.add_item(text)
+            for copy in range(copies):
+                builder.add_item(chosen[order[copy % len(order)]])
+            builder.end()
+        del own
+        for path in partial.glob("own.*"):
+            path.unlink()
+        for path in what.data.iterdir():
+            if not path.name.startswith("train"):
+                (partial / path.name).symlink_to(path.resolve())
+        write_whole(str(partial / FILE), json.dumps({"data": str(what.data), "from": str(what.checkpoint)}) + "\n")
+        shutil.rmtree(out, ignore_errors=True)
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return found
+
+
+class _Text:
+    """A text of fairseq's, binarized, that is written: ``prefix``.bin and .idx."""
+
+    def __init__(self, prefix: Path, words: int):
+        self.prefix, self.builder = prefix, indexed_dataset.make_builder(f"{prefix}.bin", "mmap", words)
+        self.add_item = self.builder.add_item
+
+    def end(self) -> None:
+        self.builder.finalize(f"{self.prefix}.idx")
+
+
+def _choose(proposer: Proposer, folder: Path, own: Path) -> Chosen:
+    """Writes the chosen pairs as ``own``.source and ``own``.target."""
+    dataset, vocabulary, choice = proposer.dataset, proposer.vocabulary, proposer.best.choice
+    builders = [_Text(own.with_suffix(f".{side}"), len(vocabulary)) for side in ("source", "target")]
+    utils.set_torch_seed(proposer.what.seed)
     sums = dict.fromkeys(("sentences", "near", "score", "score_of_all", "tokens", "gold"), 0.0)
     for file in sorted(folder.glob("*.jsonl")):
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
@@ -199,31 +233,24 @@ def choose(what: Proposing, folder: Path, out: Path, repeat: int) -> Chosen:
         tokens = tokens.view(len(lines), -1, tokens.size(1))
         scores = torch.tensor([line["scores"] for line in lines], dtype=torch.float64)
         gold = torch.tensor([int(dataset.tgt_sizes[line["sentence"]]) for line in lines])
-        best, near = choice.among(tokens, scores, gold, symbols)
+        best, near = choice.among(tokens, scores, gold, proposer.best.symbols)
         for row in near.nonzero().flatten().tolist():
             hypothesis = tokens[row, best[row]]
             hypothesis = hypothesis[hypothesis.ne(vocabulary.pad())]
             for builder, text in zip(builders, (dataset.src[lines[row]["sentence"]], hypothesis)):
-                for _ in range(repeat):
-                    builder.add_item(text)
+                builder.add_item(text)
             sums["tokens"] += len(hypothesis)
         sums["sentences"] += len(lines)
         sums["near"] += int(near.sum())
         sums["gold"] += int(gold[near].sum())
         sums["score"] += float(scores.gather(1, best.unsqueeze(1))[near].sum())
         sums["score_of_all"] += float(scores.mean(dim=1).sum())
-    if not sums["near"]:
-        shutil.rmtree(partial)
-        raise UserError(f"--min-score is {what.cfg.min_score:g}, but no translation of the text reaches it")
-    for builder, name in zip(builders, names):
-        builder.finalize(f"{name}.idx")
-    shutil.rmtree(out, ignore_errors=True)
-    partial.rename(out)
-    near = sums["near"]
+    for builder in builders:
+        builder.end()
     return Chosen(
-        int(sums["sentences"]),
-        int(near),
-        sums["score"] / near,
-        sums["score_of_all"] / sums["sentences"],
-        sums["tokens"] / sums["gold"],
+        sentences=int(sums["sentences"]),
+        near=int(sums["near"]),
+        score=sums["score"] / max(1, sums["near"]),
+        score_of_all=sums["score_of_all"] / max(1, sums["sentences"]),
+        length=sums["tokens"] / max(1, sums["gold"]),
     )

@@ -3,7 +3,7 @@
 Several hypotheses of every sentence are scored against its gold translation; the nearest one, where it is near enough,
 becomes a further pair. OUT/data is a folder for every command and criterion: all of --data, and in its training set
 the chosen pairs after the gold ones. OUT/hypotheses keeps all hypotheses. Run again, it resumes; with another
---min-score, --pick or --repeat it chooses again, without translating.
+--min-score, --pick or --share it chooses again, without translating.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from gift_fairseq.cli.train import processes_of
 from gift_fairseq.errors import UserError
 from gift_fairseq.io import say
 
-CHOOSING = ("min_score", "pick", "repeat")  # what does not change a translation
+CHOOSING = ("min_score", "pick", "share")  # what does not change a translation
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +54,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="best",
         help="of those that are near enough: the nearest; one at random; or the most probable, or greedy, one",
     )
-    parser.add_argument("--repeat", type=shared.whole(1), default=1, metavar="N", help="each chosen pair so many times")
+    parser.add_argument(
+        "--share",
+        type=float,
+        default=0.5,
+        metavar="X",
+        help="of chosen pairs among all of OUT/data, above 0, below 1; each is repeated as often as that takes",
+    )
     parser.add_argument(
         "--max-tokens", type=shared.whole(1), default=4000, metavar="N", help="padded tokens of a batch"
     )
@@ -91,7 +97,7 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
         begun.stage(
             "translate", lambda: distillation.propose(what, folder, options.max_tokens, options.sentences, processes)
         )
-        chosen = distillation.choose(what, folder, options.out / "data", options.repeat)
+        chosen = distillation.choose(what, folder, options.out / "data", options.share)
     say(
         f"of {chosen.sentences} sentences {chosen.near} have one that is near enough, with a mean score of "
         f"{chosen.score:.1f} (all hypotheses: {chosen.score_of_all:.1f}) and {chosen.length:.3f} of the gold length"

@@ -12,7 +12,7 @@ from gift_fairseq.errors import UserError
 from gift_fairseq.runs import Run, run_of
 
 AVERAGE = 0  # models of a fine-tuning whose mean is taken, unless told otherwise
-STRATEGIES = ("standard", "auxiliary", "recurrent", "generative", "risk", "weighted", "consistency")
+STRATEGIES = ("standard", "auxiliary", "recurrent", "generative", "risk", "weighted", "consistency", "distillation")
 
 
 class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):

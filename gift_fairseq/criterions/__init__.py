@@ -1,3 +1,12 @@
 """The strategies: one registered criterion a file."""
 
-from gift_fairseq.criterions import auxiliary, consistency, generative, recurrent, risk, standard, weighted  # noqa: F401
+from gift_fairseq.criterions import (  # noqa: F401
+    auxiliary,
+    consistency,
+    distillation,
+    generative,
+    recurrent,
+    risk,
+    standard,
+    weighted,
+)
