@@ -23,6 +23,7 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 
 from gift_fairseq import rollout
 from gift_fairseq.checkpoints.files import check_checkpoint
+from gift_fairseq.data.origin import Origin
 from gift_fairseq.errors import UserError, check_above, check_data
 from gift_fairseq.io import progress, quiet, say, write_whole, written_whole
 from gift_fairseq.objectives.sentence_costs import CostFlags, SentenceCost
@@ -31,7 +32,7 @@ from gift_fairseq.prefixes.free_running import ShareFlags
 from gift_fairseq.prefixes.source import Decoding, SamplingFlags, Symbols
 
 CHUNK = 1024  # sentences of a file, at least
-FILE = "candidates.json"  # in a data folder with own translations: of which data and checkpoint
+SECONDS = ".seconds"  # beside a file: what it took
 
 Batch = List[int]  # places in the training set
 
@@ -95,10 +96,12 @@ class Proposer:
     def write(self, number: int, batches: Sequence[Batch], folder: Path) -> int:
         """The file of chunk ``number``; how many sentences it has. The same whichever process writes it."""
         utils.set_torch_seed(self.what.seed + number)
+        begun = time.time()
         with written_whole(str(file_of(folder, number))) as (file,):
             for batch in batches:
                 for line in self.lines(batch):
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            write_whole(str(file_of(folder, number).with_suffix(SECONDS)), f"{time.time() - begun:.2f}\n")
         return sum(map(len, batches))
 
     def lines(self, batch: Batch) -> Iterator[Dict[str, Any]]:
@@ -201,7 +204,8 @@ def choose(what: Proposing, folder: Path, out: Path, share: float) -> Chosen:
         for path in what.data.iterdir():
             if not path.name.startswith("train"):
                 (partial / path.name).symlink_to(path.resolve())
-        write_whole(str(partial / FILE), json.dumps({"data": str(what.data), "from": str(what.checkpoint)}) + "\n")
+        seconds = sum(float(path.read_text()) for path in folder.glob(f"*{SECONDS}"))
+        Origin(str(what.data), str(what.checkpoint), seconds).write(partial)
         shutil.rmtree(out, ignore_errors=True)
         partial.rename(out)
     finally:

@@ -36,7 +36,7 @@ def proposed(trained, binarized, tmp_path_factory):
 
 
 def lines(out):
-    found = [json.loads(line) for file in sorted((out / "hypotheses").iterdir()) for line in file.open()]
+    found = [json.loads(line) for file in sorted((out / "hypotheses").glob("*.jsonl")) for line in file.open()]
     return {line["sentence"]: line for line in found}
 
 
@@ -52,7 +52,8 @@ def chosen(out):
 
 
 def contents(out):
-    return {file.name: file.read_bytes() for file in [*(out / "hypotheses").iterdir(), *(out / "data").glob("train*")]}
+    files = [*(out / "hypotheses").glob("*.jsonl"), *(out / "data").glob("train*")]
+    return {file.name: file.read_bytes() for file in files}
 
 
 def ids(text, words):
@@ -131,7 +132,7 @@ SAMPLED = ["--sample", "4", "--temperature", "0.7", "--length-tolerance", "1", "
 
 def test_resumed_it_is_the_same_to_the_byte(trained, binarized, tmp_path, small_chunks):
     whole = candidates(trained, binarized, tmp_path / "whole", *SAMPLED)
-    files = sorted((whole / "hypotheses").iterdir())
+    files = sorted((whole / "hypotheses").glob("*.jsonl"))
     assert len(files) > 3
     resumed = tmp_path / "resumed" / "hypotheses"
     resumed.mkdir(parents=True)

@@ -6,13 +6,16 @@ after -- go to the control too; a --lr-scheduler there replaces this one. Run ag
 """
 
 import argparse
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import List, Sequence, Tuple
 
 from gift_fairseq.cli import options as shared
+from gift_fairseq.cli import parser_of, run_command
 from gift_fairseq.cli.train import Machine, Training
+from gift_fairseq.data.origin import Origin
 from gift_fairseq.errors import UserError
 from gift_fairseq.io import say
 from gift_fairseq.runs import Run
@@ -51,16 +54,55 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
         raise UserError(
             "--same-time needs a strategy and its control on one machine: no standard, --no-control, --nodes"
         )
+    own_translations = OwnTranslations.of(options, own) if name == "distillation" else None
     start, machine = Start.of(options, flags), Machine.of(options)
+    if own_translations:
+        start = replace(start, data=own_translations.gold)
     control = start.training(options.control or options.out.parent / "standard", ["standard"], machine)
     if name != "standard" and not options.no_control:
         control.run(options.dry_run)
-    training = start.training(options.out, [name, *own], machine)
+    if own_translations:
+        own_translations.make(options.dry_run)
+        training = replace(start, data=own_translations.data).training(options.out, [name], machine)
+    else:
+        training = start.training(options.out, [name, *own], machine)
     training.run(options.dry_run)
     if not options.dry_run:
         for same_time in start.as_long_as([(training, control)]) if options.same_time else ():
             same_time.run()
         say(f"its model is {Run(training.out).model()}")
+
+
+@dataclass(frozen=True)
+class OwnTranslations:
+    """What distillation trains on: a data folder that ``gift candidates`` made, or is to make."""
+
+    gold: Path  # the data folder of the control
+    data: Path
+    words: List[str]  # of gift candidates; empty if ``data`` is there
+
+    @classmethod
+    def of(cls, options: argparse.Namespace, own: List[str]) -> "OwnTranslations":
+        """Of ``--data`` itself if it is such a folder, otherwise in ``--out``, as the flags ``own`` say."""
+        origin = Origin.of(options.data)
+        if origin and own:
+            raise UserError(f"--strategy has {own[0]}, but --data is {options.data}, which has own translations")
+        if origin:
+            return cls(Path(origin.data), options.data, [])
+        if options.nodes > 1:
+            raise UserError("--nodes is above 1, but one machine translates: make --data with gift candidates first")
+        folder = options.out / "candidates"
+        words = ["--from", str(options.start), "--data", str(options.data), "--out", str(folder)]
+        words += ["--precision", options.precision, "--seed", str(options.seed)]
+        words += ["--gpus", str(options.gpus)] if options.gpus else []
+        parser_of("candidates").parse_args([*words, *own])  # a mistake is said before the control trains
+        return cls(options.data, folder / "data", ["candidates", *words, *own])
+
+    def make(self, dry_run: bool) -> None:
+        if dry_run and self.words:
+            print(shlex.join(["gift", *self.words]))
+        elif self.words:
+            run_command(self.words)
 
 
 def strategy_words(text: str) -> List[str]:
@@ -101,13 +143,15 @@ class Start:
         """The controls of the same time, one for each of ``pairs``: the seeds of a strategy, each with its control.
 
         All of them make as many updates as take the seconds of the strategy's, in the mean over the seeds and without
-        validation and saving: they are one system, whose schedule ends at its own last update. The trainings of
-        ``pairs`` are finished.
+        validation and saving, but with the time of translating for distillation: they are one system, whose schedule
+        ends at its own last update. The trainings of ``pairs`` are finished.
         """
         from gift_fairseq.report.runs import Log
 
         logs = [[Log.of(Run(training.out)) for training in pair] for pair in pairs]
         seconds = fmean(strategy.mean("train_update_seconds") * strategy.updates for strategy, _ in logs)
+        translating = [origin.seconds / one.machine.gpus for one, _ in pairs if (origin := Origin.of(one.data))]
+        seconds += fmean(translating) if translating else 0
         of_control = fmean(control.mean("train_update_seconds") for _, control in logs)
         longer = replace(self, updates=max(1, round(seconds / of_control)))
         found = []

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, TRANSFORMER, assert_equal, error_of, gift, recipe
+from fairseq.data import data_utils
 
 from gift_fairseq import runs
+from gift_fairseq.data.origin import Origin
 from gift_fairseq.errors import UserError
 
 pytestmark = pytest.mark.system
@@ -234,6 +236,39 @@ def test_fine_tuning_trains_the_control_beside_it(run, binarized, tmp_path):
     assert all(options["mine"][name] == value for name, value in options["standard"].items() if name != "criterion")
     mine, control = parameters(tmp_path / "mine"), parameters(tmp_path / "standard")
     assert any(not torch.equal(mine[name], control[name]) for name in mine)
+
+
+def test_distillation_translates_before_it_trains(run, binarized, tmp_path, capsys):
+    """The control trains on the gold pairs alone, also where the own translations are there already."""
+    checkpoint, own = run / "checkpoints" / "checkpoint_best.pt", tmp_path / "own"
+    flags = "--beam 2 --min-score 0 --length-tolerance 1 --share 0.25"
+
+    def tune(out, data, strategy, *more):
+        given = ["--from", checkpoint, "--data", data, "--out", out, "--updates", "2", *more]
+        gift("finetune", "--strategy", strategy, *given, "--", "--num-workers", "0")
+        files = [folder / "run.json" for folder in (out, tmp_path / "standard")]
+        return [json.loads(file.read_text())["fairseq"] for file in files if file.is_file()]
+
+    tune(own, binarized, f"distillation {flags}", "--dry-run")
+    words = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in words if line[0] != "mkdir"][1] == ["gift", "candidates"] and not own.exists()
+    options, of_control = tune(own, binarized, f"distillation {flags}")
+    data = own / "candidates" / "data"
+    assert options.pop("data") == str(data) and of_control["data"] == str(binarized)
+    assert options.pop("criterion") == "gift_distillation"
+    assert {**of_control, **options} == of_control
+    assert len(data_utils.load_indexed_dataset(str(data / "train.en-de.de"))) == 60 + 20
+    assert Origin.of(data).checkpoint == str(checkpoint)
+    again, _ = tune(tmp_path / "again", data, "distillation")
+    assert again["data"] == str(data)
+    assert_equal(parameters(own), parameters(tmp_path / "again"))
+    for strategy, folder, sentence in (
+        ("distillation --beam 2", data, f"--strategy has --beam, but --data is {data}, which has own translations"),
+        ("distillation --bean 2", binarized, "unrecognized arguments: --bean 2; see gift candidates --help"),
+    ):
+        given = ["--from", checkpoint, "--data", folder, "--out", tmp_path / "never"]
+        assert sentence in error_of("finetune", "--strategy", strategy, *given)
+    assert not (tmp_path / "never").exists()
 
 
 # ---- mistakes

@@ -1,0 +1,27 @@
+"""Where the own translations in a data folder come from, kept in that folder."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Optional
+
+from gift_fairseq.io import write_whole
+from gift_fairseq.runs import read_json
+
+FILE = "candidates.json"
+
+
+@dataclass(frozen=True)
+class Origin:
+    data: str  # the data folder of the gold pairs
+    checkpoint: str  # whose translations they are
+    seconds: float  # what translating took, of all processes together
+
+    def write(self, folder: Path) -> None:
+        write_whole(str(folder / FILE), json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def of(cls, folder: Path) -> Optional["Origin"]:
+        """None if there are no own translations in the data ``folder``."""
+        found = read_json(folder / FILE)
+        return cls(**found) if found else None
