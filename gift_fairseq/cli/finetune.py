@@ -6,14 +6,13 @@ after -- go to the control too; a --lr-scheduler there replaces this one. Run ag
 """
 
 import argparse
-import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import List, Sequence, Tuple
 
 from gift_fairseq.cli import options as shared
-from gift_fairseq.cli import parser_of, run_command
+from gift_fairseq.cli import parser_of
 from gift_fairseq.cli.train import Machine, Training
 from gift_fairseq.data.origin import Origin
 from gift_fairseq.errors import UserError
@@ -54,55 +53,16 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
         raise UserError(
             "--same-time needs a strategy and its control on one machine: no standard, --no-control, --nodes"
         )
-    own_translations = OwnTranslations.of(options, own) if name == "distillation" else None
     start, machine = Start.of(options, flags), Machine.of(options)
-    if own_translations:
-        start = replace(start, data=own_translations.gold)
-    control = start.training(options.control or options.out.parent / "standard", ["standard"], machine)
+    training = start.training(options.out, [name, *own], machine)
+    control = start.control(options.control or options.out.parent / "standard", machine)
     if name != "standard" and not options.no_control:
         control.run(options.dry_run)
-    if own_translations:
-        own_translations.make(options.dry_run)
-        training = replace(start, data=own_translations.data).training(options.out, [name], machine)
-    else:
-        training = start.training(options.out, [name, *own], machine)
     training.run(options.dry_run)
     if not options.dry_run:
         for same_time in start.as_long_as([(training, control)]) if options.same_time else ():
             same_time.run()
         say(f"its model is {Run(training.out).model()}")
-
-
-@dataclass(frozen=True)
-class OwnTranslations:
-    """What distillation trains on: a data folder that ``gift candidates`` made, or is to make."""
-
-    gold: Path  # the data folder of the control
-    data: Path
-    words: List[str]  # of gift candidates; empty if ``data`` is there
-
-    @classmethod
-    def of(cls, options: argparse.Namespace, own: List[str]) -> "OwnTranslations":
-        """Of ``--data`` itself if it is such a folder, otherwise in ``--out``, as the flags ``own`` say."""
-        origin = Origin.of(options.data)
-        if origin and own:
-            raise UserError(f"--strategy has {own[0]}, but --data is {options.data}, which has own translations")
-        if origin:
-            return cls(Path(origin.data), options.data, [])
-        if options.nodes > 1:
-            raise UserError("--nodes is above 1, but one machine translates: make --data with gift candidates first")
-        folder = options.out / "candidates"
-        words = ["--from", str(options.start), "--data", str(options.data), "--out", str(folder)]
-        words += ["--precision", options.precision, "--seed", str(options.seed)]
-        words += ["--gpus", str(options.gpus)] if options.gpus else []
-        parser_of("candidates").parse_args([*words, *own])  # a mistake is said before the control trains
-        return cls(options.data, folder / "data", ["candidates", *words, *own])
-
-    def make(self, dry_run: bool) -> None:
-        if dry_run and self.words:
-            print(shlex.join(["gift", *self.words]))
-        elif self.words:
-            run_command(self.words)
 
 
 def strategy_words(text: str) -> List[str]:
@@ -121,6 +81,7 @@ class Start:
 
     checkpoint: Path
     data: Path
+    gold: Path  # the data folder of the control: ``data``, or where that has own translations, the one without them
     updates: int
     flags: List[str]
 
@@ -131,13 +92,41 @@ class Start:
 
         found = flags_of(str(options.start), options.data)
         found += ["--lr", f"{options.lr:g}"] if options.lr else []
-        return cls(options.start.resolve(), options.data, options.updates, [*found, *flags])
+        origin = Origin.of(options.data)
+        gold = Path(origin.data) if origin else options.data
+        return cls(options.start.resolve(), options.data, gold, options.updates, [*found, *flags])
 
     def training(self, out: Path, strategy: List[str], machine: Machine) -> Training:
-        """The fine-tuning by ``strategy``, whose first word is its name, into the folder ``out``."""
+        """The fine-tuning by ``strategy``, whose first word is its name, into the folder ``out``.
+
+        For distillation its other words are options of ``gift candidates``, which makes the data in ``out`` first,
+        unless ``data`` has own translations. :class:`UserError` if they have no meaning.
+        """
+        name, *own = strategy
+        if name == "standard" and self.data != self.gold:
+            raise UserError(f"--strategy is standard, but --data is {self.data}, on which only distillation trains")
+        if name != "distillation":
+            return self._training(out, self.data, strategy, machine)
+        if self.data != self.gold:
+            if own:
+                raise UserError(f"--strategy has {own[0]}, but --data is {self.data}, which has own translations")
+            return self._training(out, self.data, strategy, machine)
+        if machine.nodes > 1:
+            raise UserError("--nodes is above 1, but one machine translates: make --data with gift candidates first")
+        folder = out / "candidates"
+        words = ["--from", str(self.checkpoint), "--data", str(self.data), "--out", str(folder), "--gpus"]
+        words += [str(machine.gpus), "--precision", machine.precision, "--seed", str(machine.seed), *own]
+        parser_of("candidates").parse_args(words)
+        return replace(self._training(out, folder / "data", [name], machine), first=["candidates", *words])
+
+    def control(self, out: Path, machine: Machine) -> Training:
+        """The fine-tuning by standard on the gold pairs."""
+        return self._training(out, self.gold, ["standard"], machine)
+
+    def _training(self, out: Path, data: Path, strategy: List[str], machine: Machine) -> Training:
         words = ["--criterion", f"gift_{strategy[0]}", *strategy[1:], "--finetune-from-model", str(self.checkpoint)]
         words += ["--optimizer", "adam", *schedule(self.updates, self.flags), *self.flags]
-        return Training("finetune", self.data, out, self.updates, words, machine)
+        return Training("finetune", data, out, self.updates, words, machine)
 
     def as_long_as(self, pairs: Sequence[Tuple[Training, Training]]) -> List[Training]:
         """The controls of the same time, one for each of ``pairs``: the seeds of a strategy, each with its control.
@@ -158,7 +147,7 @@ class Start:
         for strategy, _ in pairs:
             out = strategy.out.with_name(f"standard-as-long-as-{strategy.out.name}")
             why = {"run": strategy.out.name, "seconds": seconds, "seconds_of_an_update": of_control}
-            training = longer.training(out, ["standard"], strategy.machine)
+            training = longer.control(out, strategy.machine)
             found.append(replace(training, why={"same_time_as": why}))
         return found
 

@@ -20,6 +20,7 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from gift_fairseq import runs
 from gift_fairseq.cli import options as shared
+from gift_fairseq.cli import run_command
 from gift_fairseq.errors import UserError, check_data, fairseq_reads
 from gift_fairseq.io import progress, quiet, say
 
@@ -131,6 +132,7 @@ class Training:
     words: List[str]
     machine: Machine
     why: Dict[str, Any] = field(default_factory=dict)  # for run.json
+    first: List[str] = field(default_factory=list)  # the command of gift that makes ``data``
 
     def fairseq_words(self) -> List[str]:
         """The command of one process; a user can paste it."""
@@ -180,6 +182,10 @@ class Training:
     def run(self, dry_run: bool = False) -> None:
         """Trains, or prints the command if ``dry_run``; then averages if asked for."""
         words, machine = self.launched_words(), self.machine
+        if dry_run and self.first:
+            print(shlex.join(["gift", *self.first]))
+        elif self.first and not runs.Run(self.out).is_done("train"):
+            run_command(self.first)
         if dry_run:
             print(shlex.join(["mkdir", "-p", str(self.out)]))  # fairseq makes the folder of checkpoints, not of the log
             print(shlex.join(words))

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from fairseq.optim import build_optimizer
 from fairseq.optim.lr_scheduler import build_lr_scheduler
 
 from gift_fairseq.cli import finetune, train
+from gift_fairseq.data.origin import Origin
 from gift_fairseq.errors import UserError
 
 MACHINE = SimpleNamespace(patience=0, average=0, precision="fp32", seed=1, on_cpu=True, node_rank=0, gpus=1, nodes=1)
@@ -20,7 +22,8 @@ MACHINE.tensorboard = MACHINE.wandb = None
 
 
 def start_of(data, updates, flags=()):
-    return finetune.Start(data / "x.pt", data, updates, [*"--arch transformer --lr 1 --max-tokens 100".split(), *flags])
+    flags = [*"--arch transformer --lr 1 --max-tokens 100".split(), *flags]
+    return finetune.Start(data / "x.pt", data, data, updates, flags)
 
 
 def rates(data, updates, flags=()):
@@ -79,6 +82,9 @@ def test_a_control_of_the_same_time(tmp_path):
     why = controls[1].why["same_time_as"]
     assert why == {"run": "recurrent-seed2", "seconds": pytest.approx(160), "seconds_of_an_update": pytest.approx(1.1)}
     assert start.as_long_as(pairs) == controls
+    Origin(str(tmp_path), "x.pt", seconds=44).write(tmp_path)  # of all processes: 22 s of each of two
+    two = [(replace(one, machine=SimpleNamespace(gpus=2)), control) for one, control in pairs]
+    assert [one.updates for one in start.as_long_as(two)] == [165, 165]
     with pytest.raises(UserError, match="--same-time needs a strategy and its control"):
         finetune.run(SimpleNamespace(strategy="standard", same_time=True, no_control=False), [])
 

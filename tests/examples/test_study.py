@@ -216,7 +216,7 @@ def stubbed(tmp_path, monkeypatch):
     stub.write_text(STUB)
     monkeypatch.setattr(train, "located", lambda words: ["bash", str(stub), *words])
     flags = [*"--arch transformer --lr 1e-3 --max-tokens 100".split()]
-    start = finetune.Start(checkpoint, tmp_path, 3, flags)
+    start = finetune.Start(checkpoint, tmp_path, tmp_path, 3, flags)
     monkeypatch.setattr(finetune.Start, "of", lambda options, flags: start)
 
     def run(grid, jobs):
