@@ -11,9 +11,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import List, Sequence, Tuple
 
+import numpy as np
+
 from gift_fairseq.cli import options as shared
 from gift_fairseq.cli import parser_of
-from gift_fairseq.cli.train import Machine, Training
+from gift_fairseq.cli.train import Machine, Training, typed_options
 from gift_fairseq.data.origin import Origin
 from gift_fairseq.errors import UserError
 from gift_fairseq.io import say
@@ -21,6 +23,7 @@ from gift_fairseq.runs import Run
 
 FLAGS_OF = "fairseq-train"
 WARMUP = 20  # updates; at most a fifth of all
+READ = 6  # times that an own translation is read, where none says how many to make: each costs several reads
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -100,7 +103,8 @@ class Start:
         """The fine-tuning by ``strategy``, whose first word is its name, into the folder ``out``.
 
         For distillation its other words are options of ``gift candidates``, which makes the data in ``out`` first,
-        unless ``data`` has own translations. :class:`UserError` if they have no meaning.
+        unless ``data`` has own translations. Without --sentences, it translates so many that each translation is read
+        about :data:`READ` times. :class:`UserError` if the words have no meaning.
         """
         name, *own = strategy
         if name == "standard" and self.data != self.gold:
@@ -116,12 +120,27 @@ class Start:
         folder = out / "candidates"
         words = ["--from", str(self.checkpoint), "--data", str(self.data), "--out", str(folder), "--gpus"]
         words += [str(machine.gpus), "--precision", machine.precision, "--seed", str(machine.seed), *own]
-        parser_of("candidates").parse_args(words)
-        return replace(self._training(out, folder / "data", [name], machine), first=["candidates", *words])
+        parsed, training = parser_of("candidates").parse_args(words), self._training(out, self.data, [name], machine)
+        if parsed.sentences is None:
+            words += ["--sentences", str(max(1, round(parsed.share * self._sentences_read(training) / READ)))]
+        return replace(training, data=folder / "data", first=["candidates", *words])
 
     def control(self, out: Path, machine: Machine) -> Training:
         """The fine-tuning by standard on the gold pairs."""
         return self._training(out, self.gold, ["standard"], machine)
+
+    def _sentences_read(self, training: Training) -> float:
+        """About how many sentence pairs all updates of ``training`` read."""
+        from fairseq.data.data_utils import infer_language_pair, load_indexed_dataset
+
+        options, languages = typed_options(training.fairseq_words()), infer_language_pair(str(self.data))
+        batches = self.updates * sum(options["update_freq"]) * training.machine.gpus
+        if not options["max_tokens"]:
+            return batches * options["batch_size"]
+        prefix = str(self.data / f"train.{'-'.join(languages)}.")
+        sides = [load_indexed_dataset(prefix + language) for language in languages]  # hold their sizes' memory
+        longer = np.maximum(*(side.sizes for side in sides))
+        return batches * options["max_tokens"] / longer.mean()
 
     def _training(self, out: Path, data: Path, strategy: List[str], machine: Machine) -> Training:
         words = ["--criterion", f"gift_{strategy[0]}", *strategy[1:], "--finetune-from-model", str(self.checkpoint)]
