@@ -20,6 +20,7 @@ from fairseq import checkpoint_utils, utils
 from fairseq.data import Dictionary, LanguagePairDataset, indexed_dataset
 from fairseq.data.data_utils import collate_tokens, infer_language_pair
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
+from torch import Tensor
 
 from gift_fairseq import rollout
 from gift_fairseq.checkpoints.files import check_checkpoint
@@ -69,6 +70,7 @@ class Proposer:
         self.what, self.pair, self.use_cuda = what, (source, target), torch.cuda.is_available()
         self.dataset: LanguagePairDataset = task.dataset("train")
         self.dataset.shuffle = False  # the chunks of a run that is resumed are the same
+        self.dictionaries = task.source_dictionary, task.target_dictionary
         self.vocabulary: Dictionary = task.target_dictionary
         cost = SentenceCost(what.cfg.risk_cost, self.vocabulary).of
         self.best = BestPrefixes(what.cfg, Symbols.of(self.vocabulary), self.vocabulary, cost)
@@ -120,6 +122,16 @@ class Proposer:
 
 def file_of(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.jsonl"
+
+
+def read(file: Path, vocabulary: Dictionary) -> Tuple[List[int], Tensor, Tensor]:
+    """Of each sentence of a file its place in the training set, N hypotheses (B, N, L) and their scores (B, N)."""
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n")[:-1]]
+    # at blanks alone, and lines at line feeds: subwords may hold other white space
+    rows = [[vocabulary.index(word) for word in text.split(" ")] for line in lines for text in line["hypotheses"]]
+    tokens = collate_tokens(list(map(torch.tensor, rows)), vocabulary.pad())
+    scores = torch.tensor([line["scores"] for line in lines], dtype=torch.float64)
+    return [line["sentence"] for line in lines], tokens.view(len(lines), -1, tokens.size(1)), scores
 
 
 def propose(what: Proposing, folder: Path, max_tokens: int, sentences: Optional[int], processes: int) -> None:
@@ -191,8 +203,8 @@ def choose(what: Proposing, folder: Path, out: Path, share: float) -> Chosen:
         own = [indexed_dataset.make_dataset(str(partial / f"own.{side}"), "mmap") for side in ("source", "target")]
         order = np.random.RandomState(what.seed).permutation(found.near)
         copies = max(1, round(share / (1 - share) * len(gold[0])))
-        for side, texts, chosen in zip(proposer.pair, gold, own):
-            builder = _Text(partial / f"train.{'-'.join(proposer.pair)}.{side}", len(proposer.vocabulary))
+        for side, words, texts, chosen in zip(proposer.pair, proposer.dictionaries, gold, own):
+            builder = _Text(partial / f"train.{'-'.join(proposer.pair)}.{side}", len(words))
             for text in texts:
                 builder.add_item(text)
             for copy in range(copies):
@@ -227,24 +239,21 @@ class _Text:
 def _choose(proposer: Proposer, folder: Path, own: Path) -> Chosen:
     """Writes the chosen pairs as ``own``.source and ``own``.target."""
     dataset, vocabulary, choice = proposer.dataset, proposer.vocabulary, proposer.best.choice
-    builders = [_Text(own.with_suffix(f".{side}"), len(vocabulary)) for side in ("source", "target")]
+    sides = zip(("source", "target"), proposer.dictionaries)
+    builders = [_Text(own.with_suffix(f".{side}"), len(words)) for side, words in sides]
     utils.set_torch_seed(proposer.what.seed)
     sums = dict.fromkeys(("sentences", "near", "score", "score_of_all", "tokens", "gold"), 0.0)
     for file in sorted(folder.glob("*.jsonl")):
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        rows = [[vocabulary.index(word) for word in text.split()] for line in lines for text in line["hypotheses"]]
-        tokens = collate_tokens(list(map(torch.tensor, rows)), vocabulary.pad())
-        tokens = tokens.view(len(lines), -1, tokens.size(1))
-        scores = torch.tensor([line["scores"] for line in lines], dtype=torch.float64)
-        gold = torch.tensor([int(dataset.tgt_sizes[line["sentence"]]) for line in lines])
+        places, tokens, scores = read(file, vocabulary)
+        gold = torch.tensor([int(dataset.tgt_sizes[place]) for place in places])
         best, near = choice.among(tokens, scores, gold, proposer.best.symbols)
         for row in near.nonzero().flatten().tolist():
             hypothesis = tokens[row, best[row]]
             hypothesis = hypothesis[hypothesis.ne(vocabulary.pad())]
-            for builder, text in zip(builders, (dataset.src[lines[row]["sentence"]], hypothesis)):
+            for builder, text in zip(builders, (dataset.src[places[row]], hypothesis)):
                 builder.add_item(text)
             sums["tokens"] += len(hypothesis)
-        sums["sentences"] += len(lines)
+        sums["sentences"] += len(places)
         sums["near"] += int(near.sum())
         sums["gold"] += int(gold[near].sum())
         sums["score"] += float(scores.gather(1, best.unsqueeze(1))[near].sum())

@@ -10,6 +10,8 @@ from conftest import error_of, fairseq_generate, fairseq_train, gift, lines_of
 from fairseq.data import Dictionary, data_utils
 from sacrebleu.metrics import CHRF
 
+from gift_fairseq import distillation
+
 BEAM = ["--beam", "3", "--length-tolerance", "1", "--min-score", "30", "--score", "chrf", "--max-tokens", "60"]
 TRAINED = "--task gift_translation --arch transformer_wmt_en_de --criterion gift_standard --share-all-embeddings "
 TRAINED += "--encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 32 --decoder-embed-dim 32 "
@@ -120,6 +122,17 @@ def test_choosing_again_does_not_translate_again(trained, binarized, proposed):
     assert "--beam was 3 and is now 4" in error_of(
         *("candidates", "--from", trained, "--data", binarized, "--out", proposed, *BEAM, "--beam", "4")
     )
+
+
+def test_subwords_may_hold_white_space_of_other_kinds(tmp_path):
+    words = Dictionary()
+    ids = [words.add_symbol(word) for word in ("\u2581a", "\u00a0", "b\u2028", "\u3000c")]
+    texts = [" ".join(words[i] for i in [*row, words.eos()]) for row in (ids, ids[:1])]
+    line = {"sentence": 5, "scores": [50.0, 25.5], "hypotheses": texts}
+    (tmp_path / "x.jsonl").write_text(json.dumps(line, ensure_ascii=False) + "\n", encoding="utf-8")
+    places, tokens, scores = distillation.read(tmp_path / "x.jsonl", words)
+    assert places == [5] and scores.tolist() == [[50, 25.5]]
+    assert tokens.tolist() == [[[*ids, words.eos()], [ids[0], words.eos(), *[words.pad()] * 3]]]
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from conftest import ROOT, TRANSFORMER, assert_equal, error_of, gift, recipe
 from fairseq.data import data_utils
 
 from gift_fairseq import runs
-from gift_fairseq.cli import finetune
 from gift_fairseq.data.origin import Origin
 from gift_fairseq.errors import UserError
 
@@ -255,7 +254,7 @@ def test_distillation_translates_before_it_trains(run, binarized, tmp_path, caps
     assert commands[1][:2] == ["gift", "candidates"] and not own.exists()
     lengths = [len(line.split()) + 1 for line in (binarized.parent / "train.en").open()]  # both sides are as long
     read = 2 * 100 / (sum(lengths) / 60)  # sentences, in two updates of 100 tokens; a quarter are own
-    assert commands[1][commands[1].index("--sentences") + 1] == str(round(0.25 * read / finetune.READ))
+    assert commands[1][commands[1].index("--sentences") + 1] == str(round(0.25 * read))
     flags += " --sentences 50"
     options, of_control = tune(own, binarized, f"distillation {flags}")
     data = own / "candidates" / "data"
