@@ -62,6 +62,7 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
     start, machine = Start.of(options, flags), Machine.of(options)
     training = start.training(options.out, [name, *own], machine)
     control = start.control(options.control or options.out.parent / "standard", machine)
+    training.record()  # a mistake in its flags is said before the control trains
     if name != "standard" and not options.no_control:
         control.run(options.dry_run)
     training.run(options.dry_run)

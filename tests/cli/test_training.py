@@ -268,9 +268,10 @@ def test_distillation_translates_before_it_trains(run, binarized, tmp_path, caps
     assert_equal(parameters(own), parameters(tmp_path / "again"))
     for strategy, folder, sentence in (
         ("distillation --beam 2", data, f"--strategy has --beam, but --data is {data}, which has own translations"),
+        ("recurrent --gold-ration 1", binarized, "fairseq-train: unrecognized arguments: --gold-ration 1"),
         ("distillation --bean 2", binarized, "unrecognized arguments: --bean 2; see gift candidates --help"),
     ):
-        given = ["--from", checkpoint, "--data", folder, "--out", tmp_path / "never"]
+        given = ["--from", checkpoint, "--data", folder, "--out", tmp_path / "never" / "x"]
         assert sentence in error_of("finetune", "--strategy", strategy, *given)
     assert not (tmp_path / "never").exists()
 
