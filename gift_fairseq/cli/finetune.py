@@ -1,7 +1,6 @@
 """Fine-tune a checkpoint by one of the strategies, and by standard, the control of the same updates, beside it.
 
-Unless told otherwise by distillation: the checkpoint translates training text (OUT/candidates), and trains on these own
-translations beside the gold pairs.
+For distillation the checkpoint first translates training text (OUT/candidates), unless --data has such translations.
 
 Architecture, batch size, label smoothing, Adam's settings are the checkpoint's. The optimizer starts afresh; its rate
 rises for 20 updates (fewer where there are less than 100 in all), then falls linearly to 0 at the last update. Flags
@@ -31,7 +30,7 @@ WARMUP = 20  # updates; at most a fifth of all
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strategy",
-        default="distillation",
+        required=True,
         metavar="S",
         help=f"{', '.join(shared.STRATEGIES)}; with flags of its own in one word: 'recurrent --gold-ratio 0.5'; those "
         "of distillation are gift candidates'",
