@@ -10,6 +10,7 @@ from fairseq import options
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterionConfig
 from fairseq.models import ARCH_MODEL_REGISTRY
+from fairseq.optim.lr_scheduler import LR_SCHEDULER_DATACLASS_REGISTRY
 
 import gift_fairseq.criterions
 import gift_fairseq.tasks.gift_translation  # noqa: F401  registers the strategies and the task
@@ -37,7 +38,11 @@ def commands():
 def check_flags_of_training(flags):
     parser = options.get_training_parser()
     ARCH_MODEL_REGISTRY["transformer_wmt_en_de"].add_args(parser)
-    assert not {word for word in flags if word.startswith("--") and word not in parser._option_string_actions}
+    known = set(parser._option_string_actions)
+    if "--lr-scheduler" in flags:
+        scheduler = LR_SCHEDULER_DATACLASS_REGISTRY[flags[flags.index("--lr-scheduler") + 1]]
+        known |= {"--" + field.name.replace("_", "-") for field in fields(scheduler)}
+    assert not {word for word in flags if word.startswith("--")} - known
 
 
 def check_command(words):
