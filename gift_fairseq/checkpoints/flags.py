@@ -157,9 +157,10 @@ def _names_of_one(keys: Dict[str, Any]) -> List[List[str]]:
 def _equal_matrices(state: Dict[str, Tensor]) -> List[List[str]]:
     """The names of matrices that are equal, which in a trained model are those that were shared.
 
-    A constant one, such as one of zeros to start from, says nothing.
+    A constant one, such as one of zeros to start from, says nothing; nor does a vector, which may be memory that
+    fairseq never set (the biases of dynamic convolutions without bias).
     """
-    matrices = {name: tensor for name, tensor in state.items() if tensor.dim() > 1 and tensor.numel()}
+    matrices = {name: tensor for name, tensor in state.items() if sum(size > 1 for size in tensor.shape) > 1}
     alike = _names_of_one(
         {name: (tensor.shape, tuple(tensor.flatten()[:8].tolist())) for name, tensor in matrices.items()}
     )

@@ -5,6 +5,7 @@ import torch
 from conftest import ARCHITECTURES, TRANSFORMER, assert_equal, fairseq_train, run_tool
 from fairseq_cli import preprocess
 
+from gift_fairseq.checkpoints import flags as finetune_flags
 from gift_fairseq.checkpoints.flags import flags_of
 
 CHECKPOINTS = {
@@ -98,3 +99,11 @@ def test_a_run_goes_on_although_its_model_has_left_the_checkpoint(binarized, tmp
         )
     state = torch.load(tmp_path / "tuned" / "checkpoint_last.pt")
     assert state["optimizer_history"][-1]["num_updates"] == 4
+
+
+def test_equal_vectors_are_not_one_matrix():
+    """fairseq's dynamic convolutions keep biases that they neither set nor read: (1, 1, C) of what was in memory."""
+    vector, matrix = torch.randn(1, 1, 8), torch.randn(1, 3, 8)
+    saved = {"a": vector, "b": vector.clone(), "c": matrix, "d": matrix.clone()}
+    own = {name: torch.zeros_like(tensor) for name, tensor in saved.items()}
+    assert list(finetune_flags._misfits(saved, own)) == ["where c, d are one, but in the model each is its own"]
