@@ -25,10 +25,10 @@ from torch import Tensor
 from gift_fairseq import rollout
 from gift_fairseq.checkpoints.files import check_checkpoint
 from gift_fairseq.data.origin import Origin
-from gift_fairseq.errors import UserError, check_above, check_data
+from gift_fairseq.errors import UserError, check_data
 from gift_fairseq.io import progress, quiet, say, write_whole, written_whole
 from gift_fairseq.objectives.sentence_costs import CostFlags, SentenceCost
-from gift_fairseq.prefixes.best import BestFlags, BestPrefixes
+from gift_fairseq.prefixes.best import BestFlags, BestPrefixes, Choice
 from gift_fairseq.prefixes.free_running import ShareFlags
 from gift_fairseq.prefixes.source import Decoding, SamplingFlags, Symbols
 
@@ -53,24 +53,30 @@ class Proposing(NamedTuple):
     seed: int
 
 
+def task_of(data: Path) -> TranslationTask:
+    """fairseq's task over a data folder, its training set loaded; :class:`UserError` if it is none."""
+    source, target = infer_language_pair(str(check_data(data)))
+    # those that follow from other parts of fairseq's configuration, which there is none of here
+    rest = dict(train_subset="train", dataset_impl=None, required_seq_len_multiple=1, upsample_primary=1)
+    cfg = TranslationConfig(data=str(data), source_lang=source, target_lang=target, **rest)
+    with quiet():
+        task = TranslationTask.setup_task(cfg)
+        task.load_dataset("train")
+    return task
+
+
 class Proposer:
     """Translates sentences of the training text by the model of a checkpoint, and scores what comes out."""
 
     def __init__(self, what: Proposing):
         """:class:`UserError` if the checkpoint does not fit the data, or a flag of best of n has no meaning."""
-        source, target = infer_language_pair(str(check_data(what.data)))
+        task = task_of(what.data)
+        check_checkpoint("--from", str(what.checkpoint), task.source_dictionary, task.target_dictionary)
         with quiet():
-            # those that follow from other parts of fairseq's configuration, which there is none of here
-            rest = dict(train_subset="train", dataset_impl=None, required_seq_len_multiple=1, upsample_primary=1)
-            cfg = TranslationConfig(data=str(what.data), source_lang=source, target_lang=target, **rest)
-            task = TranslationTask.setup_task(cfg)
-            task.load_dataset("train")
-            check_checkpoint("--from", str(what.checkpoint), task.source_dictionary, task.target_dictionary)
             (self.model,), _ = checkpoint_utils.load_model_ensemble([str(what.checkpoint)], task=task)
-        self.what, self.pair, self.use_cuda = what, (source, target), torch.cuda.is_available()
+        self.what, self.use_cuda = what, torch.cuda.is_available()
         self.dataset: LanguagePairDataset = task.dataset("train")
         self.dataset.shuffle = False  # the chunks of a run that is resumed are the same
-        self.dictionaries = task.source_dictionary, task.target_dictionary
         self.vocabulary: Dictionary = task.target_dictionary
         cost = SentenceCost(what.cfg.risk_cost, self.vocabulary).of
         self.best = BestPrefixes(what.cfg, Symbols.of(self.vocabulary), self.vocabulary, cost)
@@ -189,22 +195,20 @@ def choose(what: Proposing, folder: Path, out: Path, share: float) -> Chosen:
     The chosen pairs are the given ``share`` of all pairs: each stands there as often as that takes, give or take once.
     (fairseq would read them from a ``train1`` too, but stops without ``--upsample-primary``.)
     """
-    check_above("--share", share, 0)
-    if share >= 1:
-        raise UserError(f"--share is {share:g}, but must be below 1: the gold pairs stay")
-    proposer, partial = Proposer(what), out.with_name(f"{out.name}.partial")
+    task, partial = task_of(what.data), out.with_name(f"{out.name}.partial")
+    pair, words = (task.cfg.source_lang, task.cfg.target_lang), (task.source_dictionary, task.target_dictionary)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        found = _choose(proposer, folder, partial / "own")
+        found = _choose(what, task, folder, partial / "own")
         if not found.near:
             raise UserError(f"--min-score is {what.cfg.min_score:g}, but no translation of the text reaches it")
-        gold = proposer.dataset.src, proposer.dataset.tgt
+        gold = task.dataset("train").src, task.dataset("train").tgt
         own = [indexed_dataset.make_dataset(str(partial / f"own.{side}"), "mmap") for side in ("source", "target")]
         order = np.random.RandomState(what.seed).permutation(found.near)
         copies = max(1, round(share / (1 - share) * len(gold[0])))
-        for side, words, texts, chosen in zip(proposer.pair, proposer.dictionaries, gold, own):
-            builder = _Text(partial / f"train.{'-'.join(proposer.pair)}.{side}", len(words))
+        for language, of_side, texts, chosen in zip(pair, words, gold, own):
+            builder = _Text(partial / f"train.{'-'.join(pair)}.{language}", len(of_side))
             for text in texts:
                 builder.add_item(text)
             for copy in range(copies):
@@ -236,17 +240,17 @@ class _Text:
         self.builder.finalize(f"{self.prefix}.idx")
 
 
-def _choose(proposer: Proposer, folder: Path, own: Path) -> Chosen:
+def _choose(what: Proposing, task: TranslationTask, folder: Path, own: Path) -> Chosen:
     """Writes the chosen pairs as ``own``.source and ``own``.target."""
-    dataset, vocabulary, choice = proposer.dataset, proposer.vocabulary, proposer.best.choice
-    sides = zip(("source", "target"), proposer.dictionaries)
+    dataset, vocabulary, choice = task.dataset("train"), task.target_dictionary, Choice(what.cfg)
+    sides = zip(("source", "target"), (task.source_dictionary, vocabulary))
     builders = [_Text(own.with_suffix(f".{side}"), len(words)) for side, words in sides]
-    utils.set_torch_seed(proposer.what.seed)
+    utils.set_torch_seed(what.seed)
     sums = dict.fromkeys(("sentences", "near", "score", "score_of_all", "tokens", "gold"), 0.0)
     for file in sorted(folder.glob("*.jsonl")):
         places, tokens, scores = read(file, vocabulary)
         gold = torch.tensor([int(dataset.tgt_sizes[place]) for place in places])
-        best, near = choice.among(tokens, scores, gold, proposer.best.symbols)
+        best, near = choice.among(tokens, scores, gold, Symbols.of(vocabulary))
         for row in near.nonzero().flatten().tolist():
             hypothesis = tokens[row, best[row]]
             hypothesis = hypothesis[hypothesis.ne(vocabulary.pad())]

@@ -7,12 +7,12 @@ the chosen pairs after the gold ones. OUT/hypotheses keeps all hypotheses. Run a
 """
 
 import argparse
-from typing import List
+from typing import Any, List
 
 from gift_fairseq import runs
 from gift_fairseq.cli import options as shared
 from gift_fairseq.cli.train import processes_of
-from gift_fairseq.errors import UserError
+from gift_fairseq.errors import UserError, check_above
 from gift_fairseq.io import say
 
 CHOOSING = ("min_score", "pick", "share")  # what does not change a translation
@@ -61,18 +61,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="of chosen pairs among all of OUT/data, above 0, below 1; each is repeated as often as that takes",
     )
-    parser.add_argument(
-        "--max-tokens", type=shared.whole(1), default=4000, metavar="N", help="padded tokens of a batch"
-    )
+    shared.add_max_tokens(parser)
     shared.add_precision(parser)
-    parser.add_argument("--seed", type=shared.whole(0), default=1, metavar="N", help="of all random choices")
+    shared.add_seed(parser)
     shared.add_gpus(parser)
 
 
-def run(options: argparse.Namespace, flags: List[str]) -> None:
-    processes, _ = processes_of(options)
+def checked(options: argparse.Namespace) -> Any:
+    """The ``distillation.Proposing`` of ``options``; :class:`UserError` where one of them has no meaning."""
     from gift_fairseq import distillation, rollout
+    from gift_fairseq.prefixes.best import Choice
 
+    check_above("--share", options.share, 0)
+    if options.share >= 1:
+        raise UserError(f"--share is {options.share:g}, but must be below 1: the gold pairs stay")
     if options.sample is None and options.temperature != 1:
         raise UserError(f"--temperature is {options.temperature:g}, but nothing is sampled: add --sample")
     what = distillation.Proposing(
@@ -91,6 +93,15 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
         rollout.DTYPES.get(options.precision),
         options.seed,
     )
+    Choice(what.cfg)
+    return what
+
+
+def run(options: argparse.Namespace, flags: List[str]) -> None:
+    processes, _ = processes_of(options)
+    from gift_fairseq import distillation
+
+    what = checked(options)
     settings = runs.settings_of(options, ["out", "gpus", *CHOOSING])
     with runs.begin(options.out, {"command": "candidates", "settings": settings, **runs.provenance()}) as begun:
         folder = options.out / "hypotheses"

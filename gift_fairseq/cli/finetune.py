@@ -15,8 +15,8 @@ from typing import List, Sequence, Tuple
 
 import numpy as np
 
+from gift_fairseq.cli import candidates, parser_of
 from gift_fairseq.cli import options as shared
-from gift_fairseq.cli import parser_of
 from gift_fairseq.cli.train import Machine, Training, typed_options
 from gift_fairseq.data.origin import Origin
 from gift_fairseq.errors import UserError
@@ -109,14 +109,12 @@ class Start:
         unless ``data`` has own translations. Without --sentences, it translates as many as the updates read own ones
         (a sixth of that, read six times, did not help on Multi30k). :class:`UserError` if the words have no meaning.
         """
-        name, *own = strategy
-        if name == "standard" and self.data != self.gold:
+        (name, *own), translated = strategy, self.data != self.gold
+        if translated and name == "standard":
             raise UserError(f"--strategy is standard, but --data is {self.data}, on which only distillation trains")
-        if name != "distillation":
-            return self._training(out, self.data, strategy, machine)
-        if self.data != self.gold:
-            if own:
-                raise UserError(f"--strategy has {own[0]}, but --data is {self.data}, which has own translations")
+        if translated and name == "distillation" and own:
+            raise UserError(f"--strategy has {own[0]}, but --data is {self.data}, which has own translations")
+        if translated or name != "distillation":
             return self._training(out, self.data, strategy, machine)
         if machine.nodes > 1:
             raise UserError("--nodes is above 1, but one machine translates: make --data with gift candidates first")
@@ -124,6 +122,7 @@ class Start:
         words = ["--from", str(self.checkpoint), "--data", str(self.data), "--out", str(folder), "--gpus"]
         words += [str(machine.gpus), "--precision", machine.precision, "--seed", str(machine.seed), *own]
         parsed, training = parser_of("candidates").parse_args(words), self._training(out, self.data, [name], machine)
+        candidates.checked(parsed)  # a mistake is said before the control trains
         if parsed.sentences is None:
             words += ["--sentences", str(max(1, round(parsed.share * self._sentences_read(training))))]
         return replace(training, data=folder / "data", first=["candidates", *words])
@@ -161,8 +160,8 @@ class Start:
 
         logs = [[Log.of(Run(training.out)) for training in pair] for pair in pairs]
         seconds = fmean(strategy.mean("train_update_seconds") * strategy.updates for strategy, _ in logs)
-        translating = [origin.seconds / one.machine.gpus for one, _ in pairs if (origin := Origin.of(one.data))]
-        seconds += fmean(translating) if translating else 0
+        origins = [(Origin.of(strategy.data), strategy.machine.gpus) for strategy, _ in pairs]
+        seconds += fmean(origin.seconds / gpus if origin else 0 for origin, gpus in origins)
         of_control = fmean(control.mean("train_update_seconds") for _, control in logs)
         longer = replace(self, updates=max(1, round(seconds / of_control)))
         found = []

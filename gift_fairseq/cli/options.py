@@ -152,6 +152,14 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=whole(0), default=1, metavar="N", help="of all random choices")
+
+
+def add_max_tokens(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--max-tokens", type=whole(1), default=4000, metavar="N", help="padded tokens of a batch")
+
+
 def add_gpus(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gpus",
@@ -172,7 +180,7 @@ def add_training(
     add_average(parser, finetuning)
     add_precision(parser)
     if seed:
-        parser.add_argument("--seed", type=whole(0), default=1, metavar="N", help="of all random choices")
+        add_seed(parser)
     add_gpus(parser)
     if several_machines:
         parser.add_argument("--nodes", type=whole(1), default=1, metavar="N", help="machines; start it on each")

@@ -269,6 +269,7 @@ def test_distillation_translates_before_it_trains(run, binarized, tmp_path, caps
     for strategy, folder, sentence in (
         ("distillation --beam 2", data, f"--strategy has --beam, but --data is {data}, which has own translations"),
         ("recurrent --gold-ration 1", binarized, "fairseq-train: unrecognized arguments: --gold-ration 1"),
+        ("distillation --share 1", binarized, "--share is 1, but must be below 1: the gold pairs stay"),
         ("distillation --bean 2", binarized, "unrecognized arguments: --bean 2; see gift candidates --help"),
     ):
         given = ["--from", checkpoint, "--data", folder, "--out", tmp_path / "never" / "x"]
