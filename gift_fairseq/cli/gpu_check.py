@@ -37,7 +37,9 @@ STRATEGIES = {  # what run fine-tunes by
     "weighted": "weighted",
     "consistency": "consistency",
     "risk": "risk",
+    "distillation": "distillation --sentences 2000 --min-score 0",
 }
+REHEARSED = ("graphs", "distillation")
 TINY = [
     f"--{side}-{what}" for side in ("encoder", "decoder") for what in ("layers=1", "embed-dim=16", "ffn-embed-dim=32")
 ]
@@ -175,7 +177,7 @@ def benchmark(options: argparse.Namespace, folder: Path) -> Work:
 def short_run(options: argparse.Namespace, folder: Path) -> Work:
     tiny = options.rehearse
     text, baseline = options.text or folder / "text", folder / "baseline"
-    trained = [folder / name for name in (("graphs",) if tiny else STRATEGIES)]
+    trained = [folder / name for name in (REHEARSED if tiny else STRATEGIES)]
     start, *tuned = (str(runs.Run(run).checkpoint("last")) for run in (baseline, *trained))
     data = ["--data", str(folder / "prepared" / "data")]
     half = ["--precision", "fp32" if tiny else "fp16"]

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Callable, Dict, List, Tuple
 
 import torch
+from fairseq import utils
 from fairseq.logging import metrics
 from fairseq.trainer import Trainer
 from torch import Tensor
@@ -79,16 +80,43 @@ def learns(criterion: str, precision: str, device: torch.device) -> str:
     return found
 
 
-def graphs_equal_the_engine(dtype: str, device: torch.device) -> str:
-    """The tokens of CUDA graphs (uncaptured on the CPU) and of the plain engine, in batches of several sizes.
-
-    The model has learned the first batch on the CPU: an untrained one says the same word again and again. All are equal
-    in fp32. In half precision two best scores may be so close that the kernels for the rounded sizes choose the other.
-    """
+def _trained(dtype: str, device: torch.device) -> Tuple[Any, Bench]:
+    """A model that has learned the first batch on the CPU: an untrained one says the same word again and again."""
     trainer, sample = trainer_of(STRATEGIES[STANDARD], torch.device("cpu"))
     for _ in range(2 * UPDATES):
         trainer.train_step([sample])
-    model, bench = trainer.get_model().to(device, DTYPES[dtype]).eval(), _bench(device)
+    return trainer.get_model().to(device, DTYPES[dtype]).eval(), _bench(device)
+
+
+def beam_as_on_the_cpu(device: torch.device) -> str:
+    """The best hypothesis of a beam of 5 in fp32; rounding may exchange two of about the same score."""
+    model, bench = _trained("fp32", device)
+    words = bench.task.target_dictionary
+    net_input = bench.batch(SENTENCES, LENGTH, ragged=True)["net_input"]
+    longest = net_input["prev_output_tokens"].ne(words.pad()).sum(dim=1)
+
+    def best(where: torch.device) -> List[List[int]]:
+        model.to(where)
+        inputs = utils.apply_to_sample(lambda it: it.to(where), net_input)
+        encoder_out = model.encoder(inputs["src_tokens"], src_lengths=inputs["src_lengths"])
+        rows = rollout.beam(model, inputs, encoder_out, words, 5, longest.to(where)).tolist()
+        return [[token for token in row if token != words.pad()] for row in rows[::5]]
+
+    with torch.no_grad():
+        found_there, expected = best(device), best(torch.device("cpu"))
+    same = [one == other for one, other in zip(found_there, expected)]
+    found = f"{sum(same)} of {len(same)} best hypotheses equal, {statistics.mean(map(len, expected)):.1f} tokens long"
+    assert statistics.mean(same) >= 0.8, found
+    return found
+
+
+def graphs_equal_the_engine(dtype: str, device: torch.device) -> str:
+    """The tokens of CUDA graphs (uncaptured on the CPU) and of the plain engine, in batches of several sizes.
+
+    All are equal in fp32. In half precision two best scores may be so close that the kernels for the rounded sizes
+    choose the other.
+    """
+    model, bench = _trained(dtype, device)
     decoder, words = model.decoder, bench.task.target_dictionary
     greedy, engine = rollout.Sampler(Symbols.of(words).forbidden), None if device.type == "cuda" else graphs.StaticSteps
     same: List[bool] = []
@@ -145,6 +173,7 @@ def _checks() -> Dict[str, Callable[[torch.device], str]]:
             found[f"learns in {precision}: {name}"] = partial(learns, flags, flag)
     for dtype in DTYPES:
         found[f"graphs' tokens in {dtype}"] = partial(graphs_equal_the_engine, dtype)
+    found["beam as on the CPU"] = beam_as_on_the_cpu
     return {**found, "memory": memory_as_the_allocator_has_it}
 
 
@@ -154,4 +183,5 @@ REHEARSED = (  # what the CPU can do, in seconds
     f"learns in bf16: {STANDARD}",
     f"learns in bf16: {EVERY_UPDATE}",
     "graphs' tokens in fp32",
+    "beam as on the CPU",
 )

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from conftest import ROOT, error_of, gift
+from fairseq import utils
 
 from gift_fairseq.cli import gpu_check
 from gift_fairseq.evaluation import benchmark, gpu_checks
@@ -23,13 +24,18 @@ def test_on_a_gpu(check):
 
 
 def test_checks_fail_on_what_is_wrong(monkeypatch):
-    """Weights that differ on the device, training that learns nothing, a graph that repeats the first position."""
+    """Weights or sources that differ on the device, training that learns nothing, a graph that repeats a position."""
     with pytest.raises(AssertionError, match="gold NLL 6.89 to 6.89"):
         gpu_checks.learns("gift_standard", "--lr 1e-9", CPU)
     with monkeypatch.context() as patch:
         patch.setattr(graphs.StaticSteps, "_position", lambda steps, _bound: steps.weights.positions[:1])
         with pytest.raises(AssertionError, match="of 71 sentences equal"):
             gpu_checks.graphs_equal_the_engine("bf16", CPU)
+    with monkeypatch.context() as patch:
+        turns, moved = iter((0, 1)), utils.apply_to_sample
+        patch.setattr(utils, "apply_to_sample", lambda to, sample: moved(to, _rolled(sample, next(turns))))
+        with pytest.raises(AssertionError, match="of 12 best hypotheses equal"):
+            gpu_checks.beam_as_on_the_cpu(CPU)
     models, build = [], benchmark.Bench.__init__
 
     def init(bench, *how):
@@ -41,6 +47,10 @@ def test_checks_fail_on_what_is_wrong(monkeypatch):
     monkeypatch.setattr(benchmark.Bench, "__init__", init)
     with pytest.raises(AssertionError, match="loss off by"):
         gpu_checks.same_as_on_the_cpu("gift_recurrent", CPU)
+
+
+def _rolled(net_input, by):
+    return {**net_input, "src_tokens": net_input["src_tokens"].roll(by, dims=0)}
 
 
 def test_verdicts():
@@ -67,7 +77,7 @@ def test_rehearsal(tmp_path, monkeypatch):
         assert f"failed: {broken}; see {tmp_path / 'gpu-check.md'}" in error_of(*words, "checks")
     assert f"| {broken} | FAILED |" in (tmp_path / "gpu-check.md").read_text()
     before = json.loads((tmp_path / "gpu-check.json").read_text())["checks"]
-    assert [it["passed"] for it in before.values()] == [False, True, True, True]
+    assert [it["passed"] for it in before.values()] == [False, True, True, True, True]
     for part in gpu_check.PARTS:
         gift(*words, part)
     found = json.loads((tmp_path / "gpu-check.json").read_text())
@@ -75,7 +85,7 @@ def test_rehearsal(tmp_path, monkeypatch):
     assert all(it["passed"] and it["device"] == "CPU" for part in gpu_check.PARTS for it in found[part].values())
     assert [it["verdict"] for it in found["verdicts"]].count("not measured") == 2  # graphs
     text = (tmp_path / "gpu-check.md").read_text()
-    for line in ("## checks: 4 of 4 passed", "| generative, every update |", "## run: 5 of 5 passed", "| baseline | "):
+    for line in ("## checks: 5 of 5 passed", "| generative, every update |", "## run: 6 of 6 passed", "| baseline | "):
         assert line in text
 
 
