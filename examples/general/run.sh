@@ -6,7 +6,7 @@
 #   --raw DIR        train, valid and the test sets of --tests, as NAME.en and NAME.de, or with .gz
 #   --tests "NAME..."  default: "tatoeba2021 newstest2014"
 #   --out DIR        where everything goes; default: runs/general
-#   --seeds "N..."   finalists are fine-tuned with each, all lines of grid.txt with the first; default: "1 2 3 4 5"
+#   --seeds "N..."   finalists are fine-tuned with each, all lines of grid.txt with two; default: "1 2 3 4 5"
 #   --updates N      updates of the baseline; default: 8800, eight epochs of 229,750 pairs
 #   --finetune-updates N   updates of every fine-tuning; default: 600
 #   --precision P    fp32 or bf16; default: fp32

@@ -1,9 +1,10 @@
 """Settings of the strategies, chosen on the validation set alone, for ``study.py`` beside this file.
 
 A grid is a text file with a line ``NAME STRATEGY FLAGS...`` for every setting; ``#`` begins a comment. Each was
-fine-tuned in ``OUT/runs/NAME``, the control in ``OUT/runs/standard``, and ``OUT/selection/NAME`` holds their scores on
-the validation set. Of every strategy the line with the best BLEU there, the mean of beam and greedy, is a *finalist*
-(of equal ones the line with the better chrF2, then the first).
+fine-tuned with one or more seeds in ``OUT/runs``, the control as the line ``standard``, and ``OUT/selection`` holds
+their scores on the validation set, in folders of the same names. Of every strategy the line with the best BLEU there,
+the mean of beam and greedy and of the seeds, is a *finalist* (of equal ones the line with the better chrF2, then the
+first).
 """
 
 import json
@@ -25,8 +26,9 @@ from gift_fairseq.report.table import Cell, Table, markdown, number, signatures
 
 COLUMNS = (f"{VALID}.beam5", f"{VALID}.greedy")
 LEGEND = (
-    "BLEU and chrF2 on the validation set. Over the control: BLEU, the mean of beam and greedy. Chosen: the line with "
-    "the best mean of its strategy (of equal ones the better chrF2).",
+    "BLEU and chrF2 on the validation set, means over the seeds. Over the control: BLEU, the mean of beam and greedy; "
+    "of each seed: against the control of that seed. Chosen: the line with the best mean of its strategy (of equal "
+    "ones the better chrF2).",
     "NLL: of the validation set on gold prefixes, nats a token, after the last update. Time: seconds an update over "
     "the control's, as the logs say: where the machine does other work too, a rough measure. Rollout: its share of the "
     "line's own time.",
@@ -46,17 +48,17 @@ class Line(NamedTuple):
 
 @dataclass
 class Row:
-    """What is known of a line after its first seed, in ``selection.json`` and in the table."""
+    """What is known of a line after the seeds that choose, in ``selection.json`` and in the table. Means over them."""
 
     name: str
     strategy: str
     setting: str
-    seed: Optional[int]
-    scores: Dict[str, Score]  # by COLUMNS
+    seeds: List[int]
+    scores: List[Dict[str, Score]]  # of each seed, by COLUMNS
     nll: Optional[float]  # of the validation set on gold prefixes, nats a token; None if not logged
     seconds: Optional[float]  # an update
     choosing_seconds: Optional[float]  # of these, in rollouts; None for a strategy without
-    over_control: Optional[float]  # BLEU, the mean of beam and greedy; None for the control
+    over_control: List[float]  # of each seed: BLEU, the mean of beam and greedy; none for the control
     time_ratio: Optional[float]  # of ``seconds``, to the control's
     choosing_percent: Optional[float]  # of ``seconds``, in rollouts
     chosen: bool  # a finalist
@@ -106,41 +108,58 @@ def read_grid(path: Path) -> List[Line]:
         raise UserError(f"--grid is {path}, which cannot be read: {getattr(error, 'strerror', error)}") from None
 
 
-def read_line(out: Path, line: Line, control: Optional[Row]) -> Row:
+def run_name(line: str, seed: int, first: int) -> str:
+    """The name of the folders of ``line`` with ``seed``, where ``first`` is the study's first seed."""
+    return line if seed == first else f"{line}-seed{seed}"
+
+
+def read_line(out: Path, line: Line, seeds: Sequence[int], control: Optional[Row]) -> Row:
     """The row of ``line``, which is the control's own if ``control`` is None; nothing is chosen yet.
 
-    :class:`UserError` if the line is not trained or not scored.
+    :class:`UserError` if the line is not trained or not scored with one of ``seeds``.
     """
-    run = read_run(out / "runs" / line.name)
-    if not run.trained:
-        raise UserError(f"{run.folder} is not ready to be chosen from: {run.reason}")
-    scored = read_run(out / "selection" / line.name)
-    missing = [column for column in COLUMNS if column not in scored.scores]
-    if missing:
-        raise UserError(f"{scored.folder} lacks the scores of {' and '.join(missing)}: evaluate it again")
-    scores = {column: scored.scores[column] for column in COLUMNS}
-    seconds = training(run, 1).epoch_seconds  # of an epoch of one update
-    choosing_seconds = run.log.mean("train_rollout_seconds")
-    share = _ratio(choosing_seconds, seconds)
+    runs, scores = [], []
+    for seed in seeds:
+        name = run_name(line.name, seed, seeds[0])
+        run, scored = read_run(out / "runs" / name), read_run(out / "selection" / name)
+        if not run.trained:
+            raise UserError(f"{run.folder} is not ready to be chosen from: {run.reason}")
+        missing = [column for column in COLUMNS if column not in scored.scores]
+        if missing:
+            raise UserError(f"{scored.folder} lacks the scores of {' and '.join(missing)}: evaluate it again")
+        runs.append(run)
+        scores.append({column: scored.scores[column] for column in COLUMNS})
+    seconds = _mean([training(run, 1).epoch_seconds for run in runs])  # of an epoch of one update
+    choosing_seconds = _mean([run.log.mean("train_rollout_seconds") for run in runs])
+    share, controls = _ratio(choosing_seconds, seconds), control.scores if control else []
     return Row(
         name=line.name,
         strategy=line.strategy,
         setting=line.setting,
-        seed=run.seed,
+        seeds=list(seeds),
         scores=scores,
-        nll=run.log.gold_nll(LAST),
+        nll=_mean([run.log.gold_nll(LAST) for run in runs]),
         seconds=seconds,
         choosing_seconds=choosing_seconds,
-        over_control=both(scores, "bleu") - both(control.scores, "bleu") if control else None,
+        over_control=[both([one], "bleu") - both([of], "bleu") for one, of in zip(scores, controls)],
         time_ratio=_ratio(seconds, control.seconds if control else seconds),
         choosing_percent=None if share is None else 100 * share,
         chosen=False,
     )
 
 
-def both(scores: Dict[str, Score], metric: str) -> float:
-    """The mean of beam and greedy."""
-    return fmean(getattr(scores[column], metric) for column in COLUMNS)
+def both(scores: Sequence[Dict[str, Score]], metric: str) -> float:
+    """The mean of beam and greedy, and of the seeds."""
+    return fmean(mean_score(scores, column, metric) for column in COLUMNS)
+
+
+def mean_score(scores: Sequence[Dict[str, Score]], column: str, metric: str) -> float:
+    return fmean(getattr(one[column], metric) for one in scores)
+
+
+def _mean(values: Sequence[Optional[float]]) -> Optional[float]:
+    """None where one is not known."""
+    return None if None in values else fmean(values)
 
 
 def finalists(rows: Sequence[Row]) -> List[str]:
@@ -159,26 +178,31 @@ def _ratio(value: Optional[float], to: Optional[float]) -> Optional[float]:
 
 
 def table(rows: Sequence[Row]) -> Table:
-    heads = ["Line", "Setting", "BLEU beam 5", "BLEU greedy", "Over the control", "chrF2 beam 5", "chrF2 greedy"]
+    heads = ["Line", "Setting", "BLEU beam 5", "BLEU greedy", "Over the control", "Of each seed"]
+    heads += ["chrF2 beam 5", "chrF2 greedy"]
     heads += ["NLL", "Time x control", "Rollout (%)", "Chosen"]
     cells = []
     for row in rows:
-        scores = [row.scores[column] for column in COLUMNS]
-        line = [Cell(row.name), Cell(row.setting), *(number(score.bleu, 2) for score in scores)]
-        line += [number(row.over_control, 2, "+"), *(number(score.chrf, 2) for score in scores), number(row.nll, 3)]
+        bleu, chrf = ([number(mean_score(row.scores, column, it), 2) for column in COLUMNS] for it in ("bleu", "chrf"))
+        over = number(fmean(row.over_control) if row.over_control else None, 2, "+")
+        each = Cell(" ".join(f"{one:+.2f}" for one in row.over_control))
+        line = [Cell(row.name), Cell(row.setting), *bleu, over, each, *chrf, number(row.nll, 3)]
         line += [number(row.time_ratio, 2), number(row.choosing_percent, 1), Cell("yes" if row.chosen else "")]
         cells.append(line)
     return Table("Selection", heads, cells, 2)
 
 
-def choose(out: Path, lines: Sequence[Line]) -> List[str]:
-    """The names of the finalists; writes ``OUT/selection.json`` and ``OUT/selection.md``, which say why."""
-    control = read_line(out, STANDARD, None)
-    rows = [control, *(read_line(out, line, control) for line in lines)]
+def choose(out: Path, lines: Sequence[Line], seeds: Sequence[int]) -> List[str]:
+    """The names of the finalists by ``seeds``, the study's first ones, all of which every line was fine-tuned with.
+
+    Writes ``OUT/selection.json`` and ``OUT/selection.md``, which say why.
+    """
+    control = read_line(out, STANDARD, seeds, None)
+    rows = [control, *(read_line(out, line, seeds, control) for line in lines)]
     chosen = finalists(rows)
     for row in rows:
         row.chosen = row.name in chosen
-    scores = [score for row in rows for score in row.scores.values()]
+    scores = [score for row in rows for of_seed in row.scores for score in of_seed.values()]
     write_whole(str(out / "selection.md"), markdown([table(rows)], LEGEND, signatures(scores, [])))
     found = json.dumps(to_json({"finalists": chosen, "lines": rows}), indent=1)
     write_whole(str(out / "selection.json"), found + "\n")

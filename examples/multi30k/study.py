@@ -1,10 +1,11 @@
-"""Fine-tune by many settings with one seed, and by the best of each strategy on the validation set with all seeds.
+"""Fine-tune by many settings with two seeds, and by the best of each strategy on the validation set with all seeds.
 
-1. The control (standard) and every line of the grid are fine-tuned with the first seed: OUT/runs/NAME.
+1. The control (standard) and every line of the grid are fine-tuned with the first seeds: OUT/runs/NAME, NAME-seedN.
 2. They translate the validation set (OUT/selection/NAME), with --average by the mean of their models. Of every strategy
-   the line with the best BLEU there, the mean of beam and greedy, is a finalist: OUT/selection.md and selection.json.
-3. The control and the finalists are fine-tuned with the other seeds too (OUT/runs/NAME-seedN). They and the baseline
-   translate the test sets, their exposure bias is measured, and the report is written to OUT/report.
+   the line with the best BLEU there, the mean of beam and greedy and of the seeds, is a finalist: OUT/selection.md and
+   selection.json.
+3. The control and the finalists are fine-tuned with the other seeds too. They and the baseline translate the test
+   sets, their exposure bias is measured, and the report is written to OUT/report.
 
 Run again, it resumes and skips what is done; lines can be added to the grid, and seeds.
 """
@@ -46,7 +47,10 @@ def parse(arguments: List[str]) -> argparse.Namespace:
     grid = Path(__file__).with_name("grid.txt")
     parser.add_argument("--grid", type=Path, default=grid, metavar="FILE", help="lines NAME STRATEGY FLAGS...")
     parser.add_argument(
-        "--seeds", type=shared.whole_numbers, default="1 2 3", metavar='"N..."', help="the first is the selection's"
+        "--seeds", type=shared.whole_numbers, default="1 2 3 4 5", metavar='"N..."', help="of the finalists"
+    )
+    parser.add_argument(
+        "--selection-seeds", type=shared.whole(1), default=2, metavar="N", help="so many of them, the first, choose"
     )
     parser.add_argument("--lr", type=shared.number_above(0), default=5e-4, metavar="X", help="peak learning rate")
     parser.add_argument("--updates", type=shared.whole(1), default=136, metavar="N", help="of every fine-tuning")
@@ -76,22 +80,23 @@ class Study:
 
     def trainings(self, names: Sequence[str], seeds: Sequence[int]) -> List[Training]:
         """Those of the lines ``names`` with each of ``seeds``."""
-        settings, first, found = dict(self.lines), self.options.seeds[0], []
+        settings, found = dict(self.lines), []
         for seed in seeds:
             machine = Machine.of(self.options, seed)
             for name in names:
-                out = self.out / "runs" / (name if seed == first else f"{name}-seed{seed}")
+                out = self.out / "runs" / selection.run_name(name, seed, self.options.seeds[0])
                 found.append(self.start.training(out, shared.split_words("--grid", settings[name]), machine))
         return found
 
     def run(self) -> None:
-        lines = self.trainings([line.name for line in self.lines], self.options.seeds[:1])
+        choosing = self.options.seeds[: self.options.selection_seeds]
+        lines = self.trainings([line.name for line in self.lines], choosing)
         record = {**lines[0].record(), "command": "study", **runs.provenance()}
         with runs.begin(self.out / "study", record) as begun:  # beside the stamps of compare, whose runs can be used
             self.check(lines)
             self.train(lines)
             self.select(begun, lines)
-            chosen = selection.choose(self.out, self.lines[1:])
+            chosen = selection.choose(self.out, self.lines[1:], choosing)
             say(f"chosen on the validation set ({self.out / 'selection.md'}): {' '.join(chosen)}")
             finalists = self.trainings([selection.STANDARD.name, *chosen], self.options.seeds)
             self.train(finalists)

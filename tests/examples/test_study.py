@@ -64,8 +64,11 @@ def test_grids_that_are_none(tmp_path):
 
 
 def row(name, setting, bleu, chrf):
-    """Scores as (beam, greedy)."""
-    scores = {column: SimpleNamespace(bleu=b, chrf=c) for column, b, c in zip(selection.COLUMNS, bleu, chrf)}
+    """Scores as (beam, greedy), of one seed and of another half a point above and below."""
+    scores = [
+        {column: SimpleNamespace(bleu=b + more, chrf=c - more) for column, b, c in zip(selection.COLUMNS, bleu, chrf)}
+        for more in (0.5, -0.5)
+    ]
     return SimpleNamespace(name=name, strategy=setting.split()[0], scores=scores)
 
 
@@ -91,8 +94,11 @@ def test_of_equal_ones_the_better_chrf_then_the_first():
     assert selection.finalists(rows[::-1]) == ["four", "three"]
 
 
-def make_line(out, name, setting, bleu, chrf=(50.0, 50.0), test_bleu=0.0, updates=4, seconds=8, rollout=None, bits=2.0):
+def make_line(
+    out, name, setting, bleu, chrf=(50.0, 50.0), test_bleu=0.0, updates=4, seconds=8, rollout=None, bits=2.0, seed=7
+):
     """A run after ``updates``, with its scores on the validation set, and on a test set in both places there are."""
+    name = selection.run_name(name, seed, 7)
     criterion = setting.split()[0]
     run, scored = out / "runs" / name, out / "selection" / name
     scores = {}
@@ -111,7 +117,7 @@ def make_line(out, name, setting, bleu, chrf=(50.0, 50.0), test_bleu=0.0, update
             (folder / "generate" / f"{column}.txt").write_text("ein Haus\n")
     for folder in (run, scored):
         (folder / "scores.json").write_text(json.dumps(scores))
-    record = {"fairseq": {"criterion": f"gift_{criterion}", "finetune_from_model": "a.pt", "seed": 7}}
+    record = {"fairseq": {"criterion": f"gift_{criterion}", "finetune_from_model": "a.pt", "seed": seed}}
     (run / "run.json").write_text(json.dumps(record))
     train = {"train_num_updates": updates, "train_train_wall": seconds}
     if rollout is not None:
@@ -126,17 +132,22 @@ GRID = "mild recurrent --gold-ratio 0.8\nwild recurrent\naux auxiliary\n"
 
 @pytest.fixture
 def made(tmp_path):
-    """The folder of a study and its grid; on the test set the worst line is the best by far."""
-    make_line(tmp_path, "standard", "standard", (30, 28), bits=2.0)
-    make_line(tmp_path, "mild", "recurrent --gold-ratio 0.8", (30, 29), seconds=12, rollout=0.75, bits=3.0)
-    make_line(tmp_path, "wild", "recurrent", (29, 29), test_bleu=99.0)
-    make_line(tmp_path, "aux", "auxiliary", (29, 28), seconds=10)
+    """The folder of a study and its grid; on the test set the worst line is the best by far.
+
+    Of the seeds 7 and 8, wild is the better recurrent with the first and the worse one in the mean.
+    """
+    mild = partial(make_line, tmp_path, "mild", "recurrent --gold-ratio 0.8", seconds=12, rollout=0.75)
+    for seed, more in ((7, 0), (8, 1)):
+        make_line(tmp_path, "standard", "standard", (30 + more, 28), bits=2.0, seed=seed)
+        mild((30, 28.5 + 2 * more), bits=3.0 + more, seed=seed)
+        make_line(tmp_path, "wild", "recurrent", (30, 29 - more), test_bleu=99.0, seed=seed)
+        make_line(tmp_path, "aux", "auxiliary", (29, 28), seconds=10, seed=seed)
     (tmp_path / "grid.txt").write_text(GRID)
     return tmp_path
 
 
 def choose(made):
-    return selection.choose(made, selection.read_grid(made / "grid.txt"))
+    return selection.choose(made, selection.read_grid(made / "grid.txt"), (7, 8))
 
 
 def test_the_table_by_hand_and_without_the_test_set(made):
@@ -144,23 +155,30 @@ def test_the_table_by_hand_and_without_the_test_set(made):
     found = json.loads((made / "selection.json").read_text())
     assert found["finalists"] == ["mild", "aux"]
     assert [line["chosen"] for line in found["lines"]] == [False, True, False, True]
-    assert all(set(line["scores"]) == set(selection.COLUMNS) and line["seed"] == 7 for line in found["lines"])
+    assert all([set(of_seed) for of_seed in line["scores"]] == 2 * [set(selection.COLUMNS)] for line in found["lines"])
+    assert all(line["seeds"] == [7, 8] for line in found["lines"])
     mild = found["lines"][1]
-    assert mild["seconds"] == pytest.approx(12 / 4) and mild["nll"] == pytest.approx(3 * math.log(2))
+    assert mild["seconds"] == pytest.approx(12 / 4) and mild["nll"] == pytest.approx(3.5 * math.log(2))
     rows = (made / "selection.md").read_text().split("\n\n")[0].split("\n")[2:]
-    assert rows[0] == "| standard | standard | 30.00 | 28.00 | – | 50.00 | 50.00 | 1.386 | 1.00 | – |  |"
-    assert rows[1] == (  # 12 s over 8 s; 0.75 s of 3 s an update
-        "| mild | recurrent --gold-ratio 0.8 | 30.00 | 29.00 | +0.50 | 50.00 | 50.00 | 2.079 | 1.50 | 25.0 | yes |"
+    assert rows[0] == "| standard | standard | 30.50 | 28.00 | – |  | 50.00 | 50.00 | 1.386 | 1.00 | – |  |"
+    assert rows[1] == (  # 29.25 over 29 and 30.25 over 29.5; 12 s over 8 s; 0.75 s of 3 s an update
+        "| mild | recurrent --gold-ratio 0.8 | 30.00 | 29.50 | +0.50 | +0.25 +0.75 | 50.00 | 50.00 | 2.426 | 1.50 "
+        "| 25.0 | yes |"
     )
-    assert rows[3] == "| aux | auxiliary | 29.00 | 28.00 | -0.50 | 50.00 | 50.00 | 1.386 | 1.25 | – | yes |"
+    assert rows[2].startswith("| wild | recurrent | 30.00 | 28.50 | +0.00 | +0.50 -0.50 | ") and rows[2].endswith(
+        " |  |"
+    )
+    assert rows[3] == (
+        "| aux | auxiliary | 29.00 | 28.00 | -0.75 | -0.50 -1.00 | 50.00 | 50.00 | 1.386 | 1.25 | – | yes |"
+    )
     assert "99" not in (made / "selection.md").read_text()
 
 
 def test_what_is_missing_is_no_finalist(made):
-    scores = made / "selection" / "wild" / "scores.json"
+    scores = made / "selection" / "wild-seed8" / "scores.json"
     kept = json.loads(scores.read_text())
     scores.write_text(json.dumps({column: kept[column] for column in ("valid.beam5", "test.beam5")}))
-    with pytest.raises(UserError, match="selection/wild lacks the scores of valid.greedy"):
+    with pytest.raises(UserError, match="selection/wild-seed8 lacks the scores of valid.greedy"):
         choose(made)
     (made / "runs" / "mild" / "train.log").write_text("")
     with pytest.raises(UserError, match="runs/mild is not ready to be chosen from: training not finished"):
@@ -278,7 +296,8 @@ def test_the_study(tmp_path, capsys):
     )
     (tmp_path / "grid.txt").write_text("half recurrent --gold-ratio 0.5\n")
     arguments = ["--data", data, "--from", checkpoints / "checkpoint_last.pt", "--out", out]
-    arguments += ["--grid", tmp_path / "grid.txt", "--seeds", "1 2", "--updates", "2", "--jobs", "2"]
+    arguments += ["--grid", tmp_path / "grid.txt", "--seeds", "1 2", "--selection-seeds", "1"]
+    arguments += ["--updates", "2", "--jobs", "2"]
     study = partial(multi30k_study.main, [*map(str, arguments), "--", "--num-workers", "0"])
     study()
     said = capsys.readouterr()
