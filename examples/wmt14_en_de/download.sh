@@ -37,6 +37,12 @@ options "--out --source --mirror" "--released --unverified" "$@"
 [ ${#FLAGS[@]} = 0 ] || fail "${FLAGS[0]} stands after --, but this recipe takes nothing there"
 [ -n "$OUT" ] || fail "--out is needed; see --help"
 [ -z "$SOURCE" ] || [ -d "$SOURCE" ] || fail "--source is $SOURCE, but there is no such folder"
+needed=(tar gzip)
+[ -n "$SOURCE" ] || needed+=(curl)
+[ -z "$RELEASED" ] || needed+=(bzip2)
+for program in "${needed[@]}"; do
+    command -v "$program" >/dev/null || fail "there is no $program here: install it"
+done
 environment
 mkdir -p "$OUT/done" || fail "--out is $OUT, but that folder cannot be made"
 if command -v flock >/dev/null; then

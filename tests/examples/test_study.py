@@ -3,11 +3,11 @@
 import json
 import math
 import re
-import subprocess
 from functools import partial
 from types import SimpleNamespace
 
 import language as toy_language
+import psutil
 import pytest
 import selection
 import study as multi30k_study
@@ -223,8 +223,8 @@ esac
 
 
 def still_running(words):
-    listed = subprocess.run(["ps", "-eo", "stat,args"], capture_output=True, text=True, check=True)
-    return [line for line in listed.stdout.splitlines() if words in line and not line.startswith("Z")]
+    found = [one.info for one in psutil.process_iter(("cmdline", "status"))]
+    return [one for one in found if words in " ".join(one["cmdline"] or ()) and one["status"] != psutil.STATUS_ZOMBIE]
 
 
 @pytest.fixture

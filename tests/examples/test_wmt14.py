@@ -200,6 +200,20 @@ def test_downloads_that_fail(server, tmp_path):
     assert len(server.starts["training-parallel-europarl-v7.tgz"]) == 2  # once for each folder
 
 
+@pytest.mark.cli
+@pytest.mark.parametrize("program, options", [("curl", ""), ("bzip2", "--released --source SOURCE")])
+def test_a_program_that_is_missing(archives, tmp_path, program, options):
+    """It is named before anything is made."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in {"bash", "basename", "curl", "date", "dirname", "gzip", "tar"} - {program}:
+        (programs / name).symlink_to(shutil.which(name))
+    words = [str(archives.folder) if word == "SOURCE" else word for word in options.split()]
+    done = recipe("examples/wmt14_en_de/download.sh", "--out", tmp_path / "out", *words, PATH=str(programs))
+    assert done.returncode != 0 and done.stderr == f"download.sh: error: there is no {program} here: install it\n"
+    assert not (tmp_path / "out").exists()
+
+
 SIZES = "--unverified --vocab-size 60 --updates 12 --finetune-updates 2 --max-tokens 1000 --gpus 1".split()
 
 
