@@ -277,6 +277,13 @@ def test_distillation_translates_before_it_trains(run, binarized, tmp_path, caps
     assert not (tmp_path / "never").exists()
 
 
+def test_without_a_strategy_the_updates_are_plain(run, binarized, tmp_path, capsys):
+    checkpoint = run / "checkpoints" / "checkpoint_best.pt"
+    gift("finetune", "--from", checkpoint, "--data", binarized, "--out", tmp_path / "new", "--dry-run")
+    commands = [line for line in capsys.readouterr().out.splitlines() if "fairseq-train" in line]
+    assert len(commands) == 1 and "--criterion gift_standard" in commands[0]
+
+
 # ---- mistakes
 
 GOOD = "--data . --out x"
