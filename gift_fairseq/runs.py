@@ -28,7 +28,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from gift_fairseq.errors import UserError
 from gift_fairseq.io import say, write_whole
@@ -44,6 +44,11 @@ AVERAGED = "-average"  # after the SEARCH with which the mean of a fine-tuning's
 def checkpoint_file(name: str) -> str:
     """``checkpoint_NAME.pt``: ``last``, ``best``, ``average``."""
     return f"checkpoint_{name}.pt"
+
+
+def name_with_seed(name: str, seed: int, seeds: Sequence[int]) -> str:
+    """The folder's name of the fine-tuning ``name`` with ``seed``: of the first of ``seeds`` that name itself."""
+    return name if seed == seeds[0] else f"{name}-seed{seed}"
 
 
 class Run:

@@ -23,6 +23,7 @@ from gift_fairseq.io import to_json, write_whole
 from gift_fairseq.report.runs import CONTROL, LAST, read_run
 from gift_fairseq.report.systems import training
 from gift_fairseq.report.table import Cell, Table, markdown, number, signatures
+from gift_fairseq.runs import name_with_seed
 
 COLUMNS = (f"{VALID}.beam5", f"{VALID}.greedy")
 LEGEND = (
@@ -108,11 +109,6 @@ def read_grid(path: Path) -> List[Line]:
         raise UserError(f"--grid is {path}, which cannot be read: {getattr(error, 'strerror', error)}") from None
 
 
-def run_name(line: str, seed: int, first: int) -> str:
-    """The name of the folders of ``line`` with ``seed``, where ``first`` is the study's first seed."""
-    return line if seed == first else f"{line}-seed{seed}"
-
-
 def read_line(out: Path, line: Line, seeds: Sequence[int], control: Optional[Row]) -> Row:
     """The row of ``line``, which is the control's own if ``control`` is None; nothing is chosen yet.
 
@@ -120,7 +116,7 @@ def read_line(out: Path, line: Line, seeds: Sequence[int], control: Optional[Row
     """
     runs, scores = [], []
     for seed in seeds:
-        name = run_name(line.name, seed, seeds[0])
+        name = name_with_seed(line.name, seed, seeds)
         run, scored = read_run(out / "runs" / name), read_run(out / "selection" / name)
         if not run.trained:
             raise UserError(f"{run.folder} is not ready to be chosen from: {run.reason}")

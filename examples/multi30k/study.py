@@ -84,7 +84,7 @@ class Study:
         for seed in seeds:
             machine = Machine.of(self.options, seed)
             for name in names:
-                out = self.out / "runs" / selection.run_name(name, seed, self.options.seeds[0])
+                out = self.out / "runs" / runs.name_with_seed(name, seed, self.options.seeds)
                 found.append(self.start.training(out, shared.split_words("--grid", settings[name]), machine))
         return found
 

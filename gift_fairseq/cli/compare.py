@@ -49,7 +49,7 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
     for seed in options.seeds:
         machine = Machine.of(options, seed)
         for strategy, of_seeds in trainings.items():
-            name = strategy if seed == options.seeds[0] else f"{strategy}-seed{seed}"
+            name = runs.name_with_seed(strategy, seed, options.seeds)
             of_seeds.append(start.training(options.out / "runs" / name, [strategy], machine))
     ordered = [training for of_seed in zip(*trainings.values()) for training in of_seed]
     if options.dry_run:

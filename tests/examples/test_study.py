@@ -17,6 +17,7 @@ from selection import Line
 from gift_fairseq.cli import finetune, train
 from gift_fairseq.errors import UserError
 from gift_fairseq.report.runs import read_run
+from gift_fairseq.runs import name_with_seed
 
 
 def test_the_grid():
@@ -98,7 +99,7 @@ def make_line(
     out, name, setting, bleu, chrf=(50.0, 50.0), test_bleu=0.0, updates=4, seconds=8, rollout=None, bits=2.0, seed=7
 ):
     """A run after ``updates``, with its scores on the validation set, and on a test set in both places there are."""
-    name = selection.run_name(name, seed, 7)
+    name = name_with_seed(name, seed, (7, 8))
     criterion = setting.split()[0]
     run, scored = out / "runs" / name, out / "selection" / name
     scores = {}
