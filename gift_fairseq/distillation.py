@@ -221,7 +221,7 @@ def choose(what: Proposing, folder: Path, out: Path, share: float) -> Chosen:
             if not path.name.startswith("train"):
                 (partial / path.name).symlink_to(path.resolve())
         seconds = sum(float(path.read_text()) for path in folder.glob(f"*{SECONDS}"))
-        Origin(str(what.data), str(what.checkpoint), seconds).write(partial)
+        Origin(str(what.data), str(what.checkpoint), seconds, len(gold[0])).write(partial)
         shutil.rmtree(out, ignore_errors=True)
         partial.rename(out)
     finally:

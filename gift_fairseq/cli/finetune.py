@@ -82,6 +82,23 @@ def strategy_words(text: str) -> List[str]:
     return words
 
 
+def criterion_words(words: List[str]) -> Tuple[List[str], List[str]]:
+    """Those of ``words`` that are flags of distillation's criterion, and the others, which are of ``candidates``.
+
+    :class:`UserError` if one of the former has no meaning.
+    """
+    from fairseq.dataclass.utils import gen_parser_from_dataclass
+
+    from gift_fairseq.checkpoints.flags import option
+    from gift_fairseq.objectives import margin
+
+    parser = shared.Parser(prog="gift finetune", add_help=False)
+    gen_parser_from_dataclass(parser, margin.MarginFlags())
+    found, others = parser.parse_known_args(words)
+    margin.checked(found)
+    return [word for name, value in vars(found).items() for word in (option(name), f"{value:g}")], others
+
+
 @dataclass(frozen=True)
 class Start:
     """What the fine-tunings from one checkpoint share. ``flags`` make its model and go on as it was trained."""
@@ -106,23 +123,28 @@ class Start:
     def training(self, out: Path, strategy: List[str], machine: Machine) -> Training:
         """The fine-tuning by ``strategy``, whose first word is its name, into the folder ``out``.
 
-        For distillation its other words are options of ``gift candidates``, which makes the data in ``out`` first,
-        unless ``data`` has own translations. Without --sentences, it translates as many as the updates read own ones
-        (a sixth of that, read six times, did not help on Multi30k). :class:`UserError` if the words have no meaning.
+        For distillation its other words are those of its criterion, and options of ``gift candidates``, which makes
+        the data in ``out`` first, unless ``data`` has own translations. Without --sentences, it translates as many as
+        the updates read own ones (a sixth of that, read six times, did not help on Multi30k). :class:`UserError` if
+        the words have no meaning.
         """
         (name, *own), translated = strategy, self.data != self.gold
         if translated and name == "standard":
             raise UserError(f"--strategy is standard, but --data is {self.data}, on which only distillation trains")
-        if translated and name == "distillation" and own:
-            raise UserError(f"--strategy has {own[0]}, but --data is {self.data}, which has own translations")
-        if translated or name != "distillation":
+        if name != "distillation":
             return self._training(out, self.data, strategy, machine)
+        of_criterion, own = criterion_words(own)
+        training = self._training(out, self.data, [name, *of_criterion], machine)
+        if translated and own:
+            raise UserError(f"--strategy has {own[0]}, but --data is {self.data}, which has own translations")
+        if translated:
+            return training
         if machine.nodes > 1:
             raise UserError("--nodes is above 1, but one machine translates: make --data with gift candidates first")
         folder = out / "candidates"
         words = ["--from", str(self.checkpoint), "--data", str(self.data), "--out", str(folder), "--gpus"]
         words += [str(machine.gpus), "--precision", machine.precision, "--seed", str(machine.seed), *own]
-        parsed, training = parser_of("candidates").parse_args(words), self._training(out, self.data, [name], machine)
+        parsed = parser_of("candidates").parse_args(words)
         candidates.checked(parsed)  # a mistake is said before the control trains
         if parsed.sentences is None:
             words += ["--sentences", str(max(1, round(parsed.share * self._sentences_read(training))))]

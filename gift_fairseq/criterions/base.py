@@ -139,8 +139,12 @@ class GiftCriterion(LabelSmoothedCrossEntropyCriterion):
     def _after_gold(self, model, sample, objective: GoldTargets, reduce: bool) -> Terms:
         """The terms of the predictions after gold prefixes."""
         lprobs = model.get_normalized_probs(model(**sample["net_input"]), log_probs=True)
-        prefixes = Prefixes(sample["net_input"]["prev_output_tokens"], sample["target"], None, {})
+        prefixes = Prefixes(sample["net_input"]["prev_output_tokens"], sample["target"], None, {}, self.own(sample))
         return objective(lprobs, prefixes, None, sample["target"], reduce)
+
+    def own(self, sample) -> Optional[Tensor]:
+        """Which sentences (B,) of a training batch have a hypothesis of the model's for gold; None: not told apart."""
+        return None
 
     def _after_generated(self, model, sample, sample_size: int) -> Terms:
         """The terms of the predictions after the source's prefixes, mixed with those after gold ones."""

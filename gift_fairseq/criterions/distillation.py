@@ -1,16 +1,47 @@
 """distillation: gold pairs and the model's own translations, as training text."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 from fairseq.criterions import register_criterion
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterionConfig
+from fairseq.utils import split_paths
 
 from gift_fairseq.criterions.base import GiftCriterion
+from gift_fairseq.data.origin import Origin
+from gift_fairseq.errors import UserError
+from gift_fairseq.objectives.margin import MarginFlags, MarginTargets
 
 
-@register_criterion("gift_distillation", dataclass=LabelSmoothedCrossEntropyCriterionConfig)
+@dataclass
+class DistillationConfig(MarginFlags, LabelSmoothedCrossEntropyCriterionConfig):
+    pass
+
+
+@register_criterion("gift_distillation", dataclass=DistillationConfig)
 class DistillationCriterion(GiftCriterion):
     """``sum l(x) + sum l(c)``: teacher forcing on gold translations ``x`` and on hypotheses ``c`` of the model itself.
 
     The hypotheses are in the data: ``gift candidates`` puts them there (Kim and Rush 2016, Sequence-Level Knowledge
     Distillation, section 3.2; here the teacher is the checkpoint that is fine-tuned). So the loss is that of
-    ``gift_standard``; the name of its own says in logs and reports what was trained on.
+    ``gift_standard``; the name of its own says in logs and reports what was trained on. With ``--margin`` hypotheses
+    have another loss, :class:`MarginTargets`.
     """
+
+    def __init__(self, cfg, task):
+        super().__init__(cfg, task)
+        self.objective = MarginTargets(cfg, cfg.label_smoothing, self.symbols, cfg.report_accuracy)
+        self.gold_pairs = None
+        if cfg.margin > 0:
+            data = split_paths(task.cfg.data)[0]
+            origin = Origin.of(Path(data))
+            if origin is None:
+                raise UserError(
+                    f"--margin is {cfg.margin:g}, but the data folder {data} has no own translations: make one that "
+                    "has with gift candidates"
+                )
+            self.gold_pairs = origin.gold_pairs
+
+    def own(self, sample):
+        """Those behind the gold pairs of the training set."""
+        return None if self.gold_pairs is None else sample["id"].ge(self.gold_pairs)

@@ -16,6 +16,7 @@ class Origin:
     data: str  # the data folder of the gold pairs
     checkpoint: str  # whose translations they are
     seconds: float  # what translating took, of all processes together
+    gold_pairs: int  # so many of the training set, the first, are gold
 
     def write(self, folder: Path) -> None:
         write_whole(str(folder / FILE), json.dumps(asdict(self), indent=1) + "\n")

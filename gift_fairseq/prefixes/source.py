@@ -71,6 +71,7 @@ class Prefixes(NamedTuple):
     next_tokens: Tensor  # (R, L): the token that stands at each position; padding where no loss is taken
     sentences: Optional[Tensor]  # (R,): of which sentence each row is a prefix; None: row b of sentence b
     log: Dict[str, Any]
+    own: Optional[Tensor] = None  # (R,): which rows are a whole hypothesis of the model's; None: not told apart
 
 
 class PrefixSource(Protocol):

@@ -256,20 +256,23 @@ def test_distillation_translates_before_it_trains(run, binarized, tmp_path, caps
     read = 2 * 100 / (sum(lengths) / 60)  # sentences, in two updates of 100 tokens; a quarter are own
     assert commands[1][commands[1].index("--sentences") + 1] == str(round(0.25 * read))
     flags += " --sentences 50"
-    options, of_control = tune(own, binarized, f"distillation {flags}")
+    options, of_control = tune(own, binarized, f"distillation --margin 0.5 {flags} --margin-weight=3")
     data = own / "candidates" / "data"
     assert options.pop("data") == str(data) and of_control["data"] == str(binarized)
     assert options.pop("criterion") == "gift_distillation"
+    assert [options.pop(name) for name in ("margin", "margin_weight")] == [0.5, 3]
     assert {**of_control, **options} == of_control
     assert len(data_utils.load_indexed_dataset(str(data / "train.en-de.de"))) == 60 + 20
     assert Origin.of(data).checkpoint == str(checkpoint)
-    again, _ = tune(tmp_path / "again", data, "distillation")
+    again, _ = tune(tmp_path / "again", data, "distillation --margin-weight 3 --margin 0.5")
     assert again["data"] == str(data)
     assert_equal(parameters(own), parameters(tmp_path / "again"))
     for strategy, folder, sentence in (
         ("distillation --beam 2", data, f"--strategy has --beam, but --data is {data}, which has own translations"),
         ("recurrent --gold-ration 1", binarized, "fairseq-train: unrecognized arguments: --gold-ration 1"),
         ("distillation --share 1", binarized, "--share is 1, but must be below 1: the gold pairs stay"),
+        ("distillation --margin -1", binarized, "--margin is -1.0, but must be 0 or more"),
+        ("distillation --margin x", data, "--margin: invalid float value: 'x'"),
         ("distillation --bean 2", binarized, "unrecognized arguments: --bean 2; see gift candidates --help"),
     ):
         given = ["--from", checkpoint, "--data", folder, "--out", tmp_path / "never" / "x"]
