@@ -11,6 +11,8 @@ from fairseq.data import Dictionary, data_utils
 from sacrebleu.metrics import CHRF
 
 from gift_fairseq import distillation
+from gift_fairseq.data.origin import Origin
+from gift_fairseq.errors import UserError
 
 BEAM = ["--beam", "3", "--length-tolerance", "1", "--min-score", "30", "--score", "chrf", "--max-tokens", "60"]
 TRAINED = "--task gift_translation --arch transformer_wmt_en_de --criterion gift_standard --share-all-embeddings "
@@ -191,3 +193,9 @@ def test_mistakes(trained, binarized, tmp_path, wrong, sentence):
     given = ["--from", trained, "--data", binarized, "--out", tmp_path / "out", *wrong]  # of two the last one counts
     assert sentence in error_of("candidates", *given)
     assert not list(tmp_path.glob("out/data*"))
+
+
+def test_a_folder_of_another_version_is_refused(tmp_path):
+    (tmp_path / "candidates.json").write_text('{"data": "x", "checkpoint": "x.pt", "seconds": 1.5}')
+    with pytest.raises(UserError, match="candidates.json was written by another version: run gift candidates again"):
+        Origin.of(tmp_path)

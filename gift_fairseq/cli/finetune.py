@@ -34,7 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="standard",
         metavar="S",
         help=f"{', '.join(shared.STRATEGIES)}; with flags of its own in one word: 'recurrent --gold-ratio 0.5'; those "
-        "of distillation are gift candidates'",
+        "of distillation are gift candidates', and --margin and --margin-weight",
     )
     shared.add_from(parser)
     shared.add_data(parser, "data made with the checkpoint's dictionaries")
@@ -96,7 +96,7 @@ def criterion_words(words: List[str]) -> Tuple[List[str], List[str]]:
     gen_parser_from_dataclass(parser, margin.MarginFlags())
     found, others = parser.parse_known_args(words)
     margin.checked(found)
-    return [word for name, value in vars(found).items() for word in (option(name), f"{value:g}")], others
+    return [word for name, value in vars(found).items() for word in (option(name), str(value))], others
 
 
 @dataclass(frozen=True)

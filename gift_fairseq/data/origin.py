@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Optional
 
+from gift_fairseq.errors import UserError
 from gift_fairseq.io import write_whole
 from gift_fairseq.runs import read_json
 
@@ -23,6 +24,8 @@ class Origin:
 
     @classmethod
     def of(cls, folder: Path) -> Optional["Origin"]:
-        """None if there are no own translations in the data ``folder``."""
+        """None if there are no own translations in the data ``folder``; UserError if an earlier version made them."""
         found = read_json(folder / FILE)
+        if found and found.keys() != cls.__dataclass_fields__.keys():
+            raise UserError(f"{folder / FILE} was written by another version: run gift candidates again")
         return cls(**found) if found else None
