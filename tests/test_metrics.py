@@ -1,5 +1,6 @@
 """What is logged: ratios of sums over micro-batches and workers, memory by epoch."""
 
+import shutil
 import time
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from fairseq.trainer import Trainer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from gift_fairseq.criterions.base import GiftCriterion
+from gift_fairseq.data.origin import Origin
 from gift_fairseq.evaluation.gpu_checks import memory_as_the_allocator_has_it
 from gift_fairseq.metrics import OTHERS, RATIOS
 
@@ -244,8 +246,12 @@ MEASURES = {  # what each strategy logs beside fairseq's criterion
     "weighted": COMMON | {"token_weight"},
     "consistency": COMMON | {"choosing_accuracy", "divergence"},
     "anchored": COMMON | {"choosing_accuracy", "anchor"},
+    "margin": COMMON | {"lacking_margin"},
 }
-MORE = {"anchored": "--criterion gift_recurrent --anchor l2 --anchor-weight 1"}
+MORE = {
+    "anchored": "--criterion gift_recurrent --anchor l2 --anchor-weight 1",
+    "margin": "--criterion gift_distillation --margin 1",
+}
 EVALUATED = {"teacher_forced_accuracy", "free_running_accuracy"}
 
 
@@ -259,7 +265,8 @@ def plain(binarized, tmp_path_factory):
     """The names that fairseq's own criterion logs (``loss``, ``train_loss``, ``valid_loss``, ...), and a checkpoint."""
     folder = tmp_path_factory.mktemp("plain")
     flags = f"{TRANSFORMER} --task translation --criterion label_smoothed_cross_entropy --max-epoch 1"
-    return set().union(*fairseq_train(binarized, folder, flags)), folder / "checkpoint_last.pt"
+    names = {"valid_best_loss"}.union(*fairseq_train(binarized, folder, flags))  # that one from a second run on
+    return names, folder / "checkpoint_last.pt"
 
 
 @pytest.mark.cli
@@ -267,6 +274,9 @@ def plain(binarized, tmp_path_factory):
 def test_every_measure_is_in_the_log_of_updates_and_epochs(binarized, tmp_path, plain, strategy):
     """And nothing else is, beside what fairseq logs."""
     metrics.reset()
+    if strategy == "margin":  # half of the pairs are own
+        binarized = shutil.copytree(binarized, tmp_path / "data")
+        Origin("gold", "x.pt", 0.0, gold_pairs=30).write(binarized)
     flags = f"{TRANSFORMER} --task gift_translation {(STRATEGIES | MORE)[strategy]} --max-epoch 1 --no-save"
     more = ["--finetune-from-model", plain[1]] if strategy in MORE else ["--eval-free-running"]
     lines = fairseq_train(binarized, tmp_path, flags, *more)
@@ -277,5 +287,5 @@ def test_every_measure_is_in_the_log_of_updates_and_epochs(binarized, tmp_path, 
     assert epoch.keys() - plain[0] == {f"train_{name}" for name in MEASURES[strategy]}
     evaluated = {"first_token_accuracy"} | (EVALUATED if strategy not in MORE else set())
     assert valid.keys() - plain[0] == {f"valid_{name}" for name in evaluated}
-    assert (epoch["train_rollout_seconds"] > 0) == (strategy not in ("standard", "auxiliary", "weighted"))
+    assert (epoch["train_rollout_seconds"] > 0) == (strategy not in ("standard", "auxiliary", "weighted", "margin"))
     assert epoch["train_peak_mem_mib"] >= epoch["train_mem_mib"] - 1 > 50  # the system's two counts differ by pages
