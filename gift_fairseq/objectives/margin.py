@@ -72,7 +72,7 @@ class MarginTargets(GoldTargets):
         ignored = self.symbols.ignored
         tokens = prefixes.next_tokens[:, ignored:]
         own = prefixes.own.unsqueeze(1) & tokens.ne(self.symbols.pad)
-        lacks = lacking(lprobs[:, ignored:], tokens, prefixes.own, self.margin).masked_fill(~own, 0)
+        lacks = lacking(lprobs[:, ignored:], tokens, prefixes.own, self.margin)
         loss = torch.where(own, self.weight * lacks, loss.view_as(lacks))
-        log.update(margin_lacking=lacks.detach().sum(), n_margin=own.sum())
+        log.update(margin_lacking=lacks.detach()[own].sum(), n_margin=own.sum())
         return Terms(loss.sum(), nll.sum(), log) if reduce else Terms(loss.view_as(nll), nll, log)
