@@ -250,7 +250,7 @@ MEASURES = {  # what each strategy logs beside fairseq's criterion
 }
 MORE = {
     "anchored": "--criterion gift_recurrent --anchor l2 --anchor-weight 1",
-    "margin": "--criterion gift_distillation --margin 1",
+    "margin": "--criterion gift_distillation",
 }
 EVALUATED = {"teacher_forced_accuracy", "free_running_accuracy"}
 

@@ -26,7 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--sentences", type=shared.whole(1), metavar="N", help="translate so many, taken at random; default: all"
     )
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--beam", type=shared.whole(1), default=5, metavar="N", help="hypotheses: the N best of a beam")
+    how.add_argument("--beam", type=shared.whole(1), default=4, metavar="N", help="hypotheses: the N best of a beam")
     how.add_argument("--sample", type=shared.whole(2), metavar="N", help="the greedy one and N - 1 that are sampled")
     parser.add_argument(
         "--temperature",
@@ -44,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--length-tolerance",
         type=float,
-        default=0.1,
+        default=0.25,
         metavar="X",
         help="by which share of the gold length, in tokens, a hypothesis may be longer or shorter, from 0 to 1",
     )

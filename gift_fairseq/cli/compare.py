@@ -28,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     shared.add_out(parser, "where everything goes")
     shared.add_same_time(parser)
     shared.add_lr_of_finetuning(parser)
-    parser.add_argument("--updates", type=shared.whole(1), default=1000, metavar="N", help="of every fine-tuning")
+    parser.add_argument("--updates", type=shared.whole(1), default=1200, metavar="N", help="of every fine-tuning")
     parser.add_argument(
         "--seeds", type=shared.whole_numbers, default="1", metavar='"N..."', help="every fine-tuning is made with each"
     )

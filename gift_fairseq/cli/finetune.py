@@ -1,7 +1,7 @@
 """Fine-tune a checkpoint by one of the strategies, and by standard, the control of the same updates, beside it.
 
-Without --strategy the updates are plain (standard), which no strategy has beaten yet. For distillation the checkpoint
-first translates training text (OUT/candidates), unless --data has such translations.
+For distillation, the default, the checkpoint first translates training text (OUT/candidates), unless --data has such
+translations: as many sentences as the updates read own ones, by a beam, which may take longer than the updates.
 
 Architecture, batch size, label smoothing, Adam's settings are the checkpoint's. The optimizer starts afresh; its rate
 rises for 20 updates (fewer where there are less than 100 in all), then falls linearly to 0 at the last update. Flags
@@ -31,7 +31,7 @@ WARMUP = 20  # updates; at most a fifth of all
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strategy",
-        default="standard",
+        default="distillation",
         metavar="S",
         help=f"{', '.join(shared.STRATEGIES)}; with flags of its own in one word: 'recurrent --gold-ratio 0.5'; those "
         "of distillation are gift candidates', and --margin and --margin-weight",
@@ -48,7 +48,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-control", action="store_true", help="train no control")
     shared.add_same_time(parser)
     shared.add_lr_of_finetuning(parser)
-    parser.add_argument("--updates", type=shared.whole(1), default=1000, metavar="N", help="updates to make")
+    parser.add_argument("--updates", type=shared.whole(1), default=1200, metavar="N", help="updates to make")
     shared.add_training(parser)
     shared.add_dry_run(parser)
 

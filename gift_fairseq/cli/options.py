@@ -113,7 +113,7 @@ def add_lr_of_finetuning(parser: argparse.ArgumentParser) -> None:
         "--lr",
         type=number_above(0),
         metavar="X",
-        help="peak learning rate; default: 0.15 of the peak that the checkpoint was trained with",
+        help="peak learning rate; default: 0.3 of the peak that the checkpoint was trained with",
     )
 
 

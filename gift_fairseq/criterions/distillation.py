@@ -20,12 +20,12 @@ class DistillationConfig(MarginFlags, LabelSmoothedCrossEntropyCriterionConfig):
 
 @register_criterion("gift_distillation", dataclass=DistillationConfig)
 class DistillationCriterion(GiftCriterion):
-    """``sum l(x) + sum l(c)``: teacher forcing on gold translations ``x`` and on hypotheses ``c`` of the model itself.
+    """Teacher forcing on gold translations by cross-entropy, on the model's own hypotheses by a margin loss.
 
     The hypotheses are in the data: ``gift candidates`` puts them there (Kim and Rush 2016, Sequence-Level Knowledge
-    Distillation, section 3.2; here the teacher is the checkpoint that is fine-tuned). So the loss is that of
-    ``gift_standard``; the name of its own says in logs and reports what was trained on. With ``--margin`` hypotheses
-    have another loss, :class:`MarginTargets`.
+    Distillation, section 3.3; here the teacher is the checkpoint that is fine-tuned). :class:`MarginTargets` is their
+    loss, where Kim and Rush have cross-entropy; with ``--margin 0`` it is that too, and the criterion ``gift_standard``
+    under a name that says in logs and reports what was trained on.
     """
 
     def __init__(self, cfg, task):
@@ -38,7 +38,7 @@ class DistillationCriterion(GiftCriterion):
             if origin is None:
                 raise UserError(
                     f"--margin is {cfg.margin:g}, but the data folder {data} has no own translations: make one that "
-                    "has with gift candidates"
+                    "has with gift candidates, or train by cross-entropy alone with --margin 0"
                 )
             self.gold_pairs = origin.gold_pairs
 

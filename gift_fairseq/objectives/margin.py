@@ -19,10 +19,10 @@ metrics.ratio("lacking_margin", "margin_lacking", "n_margin", "mean of what own 
 @dataclass
 class MarginFlags(FairseqDataclass):
     margin: float = field(
-        default=0.0,
+        default=1.0,
         metadata={
             "help": "a token of an own translation is to be so many nats above every other one; its loss is what it "
-            "lacks of that, in place of its cross-entropy; 0 (off) or more; default: 0"
+            "lacks of that; 0: its loss is cross-entropy; default: 1"
         },
     )
     margin_weight: float = field(

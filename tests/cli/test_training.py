@@ -210,7 +210,7 @@ def test_two_processes_and_two_machines_are_one_big_batch(binarized, tmp_path):
 
 
 def test_fine_tuning_trains_the_control_beside_it(run, binarized, tmp_path):
-    """Same updates, batches and rate for both; the strategy's own flags for itself alone; 0.15 of the peak rate."""
+    """Same updates, batches and rate for both; the strategy's own flags for itself alone; 0.3 of the peak rate."""
     checkpoint = run / "checkpoints" / "checkpoint_best.pt"
     relative = [os.path.relpath(path) for path in (checkpoint, binarized)]
     arguments = ["--strategy", "recurrent --gold-ratio 0.5", "--from", relative[0], "--data", relative[1]]
@@ -228,7 +228,7 @@ def test_fine_tuning_trains_the_control_beside_it(run, binarized, tmp_path):
         options[name] = record["fairseq"]
         state = torch.load(tmp_path / name / "checkpoints" / "checkpoint_last.pt")
         assert state["optimizer_history"][-1]["num_updates"] == 3
-        assert state["cfg"]["optimization"]["lr"] == [1.5e-3] and state["cfg"]["lr_scheduler"]["total_num_update"] == 3
+        assert state["cfg"]["optimization"]["lr"] == [3e-3] and state["cfg"]["lr_scheduler"]["total_num_update"] == 3
         assert state["cfg"]["model"].dropout == 0.1 and record["fairseq"]["snapshots"] == 2
         kept = {path.name for path in (tmp_path / name / "checkpoints").iterdir()}
         assert kept == {f"checkpoint_{which}.pt" for which in ("best", "last", "average")}
@@ -280,11 +280,14 @@ def test_distillation_translates_before_it_trains(run, binarized, tmp_path, caps
     assert not (tmp_path / "never").exists()
 
 
-def test_without_a_strategy_the_updates_are_plain(run, binarized, tmp_path, capsys):
+def test_without_a_strategy_it_is_the_recipe(run, binarized, tmp_path, capsys):
+    """The control, own translations of the text, and distillation with a margin."""
     checkpoint = run / "checkpoints" / "checkpoint_best.pt"
     gift("finetune", "--from", checkpoint, "--data", binarized, "--out", tmp_path / "new", "--dry-run")
-    commands = [line for line in capsys.readouterr().out.splitlines() if "fairseq-train" in line]
-    assert len(commands) == 1 and "--criterion gift_standard" in commands[0]
+    commands = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("mkdir")]
+    assert [command.split()[0] for command in commands] == ["fairseq-train", "gift", "fairseq-train"]
+    assert "--criterion gift_standard" in commands[0]
+    assert "--criterion gift_distillation --margin 1.0 --margin-weight 2.0" in commands[2]
 
 
 # ---- mistakes

@@ -194,7 +194,7 @@ OFF = {  # the flags, and the update in which they are off
     "a schedule at its end": ("--criterion gift_recurrent --gold-ratio linear:0.5:1:7", 7),
     "by sentence": ("--criterion gift_recurrent --gold-ratio exponential:1:0.3:10 --gold-mixed-by sentence", 0),
     "by confidence": ("--criterion gift_recurrent --gold-ratio linear:1:0:9 --passes 2 --confidence 0.2", 0),
-    "distillation, whose own translations are in the data": ("--criterion gift_distillation", 0),
+    "distillation, whose own translations are in the data": ("--criterion gift_distillation --margin 0", 0),
     "fairseq's own": ("--criterion label_smoothed_cross_entropy", 0),
 }
 
