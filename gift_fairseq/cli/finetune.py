@@ -1,7 +1,8 @@
 """Fine-tune a checkpoint by one of the strategies, and by standard, the control of the same updates, beside it.
 
-For distillation, the default, the checkpoint first translates training text (OUT/candidates), unless --data has such
-translations: as many sentences as the updates read own ones, by a beam, which may take longer than the updates.
+Without --strategy the updates are plain (standard): in the same time no strategy has done better yet. For distillation
+the checkpoint first translates training text (OUT/candidates), unless --data has such translations: as many sentences
+as the updates read own ones, by a beam, which may take longer than the updates.
 
 Architecture, batch size, label smoothing, Adam's settings are the checkpoint's. The optimizer starts afresh; its rate
 rises for 20 updates (fewer where there are less than 100 in all), then falls linearly to 0 at the last update. Flags
@@ -31,7 +32,7 @@ WARMUP = 20  # updates; at most a fifth of all
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strategy",
-        default="distillation",
+        default="standard",
         metavar="S",
         help=f"{', '.join(shared.STRATEGIES)}; with flags of its own in one word: 'recurrent --gold-ratio 0.5'; those "
         "of distillation are gift candidates', and --margin and --margin-weight",

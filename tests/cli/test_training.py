@@ -280,14 +280,11 @@ def test_distillation_translates_before_it_trains(run, binarized, tmp_path, caps
     assert not (tmp_path / "never").exists()
 
 
-def test_without_a_strategy_it_is_the_recipe(run, binarized, tmp_path, capsys):
-    """The control, own translations of the text, and distillation with a margin."""
+def test_without_a_strategy_the_updates_are_plain(run, binarized, tmp_path, capsys):
     checkpoint = run / "checkpoints" / "checkpoint_best.pt"
     gift("finetune", "--from", checkpoint, "--data", binarized, "--out", tmp_path / "new", "--dry-run")
-    commands = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("mkdir")]
-    assert [command.split()[0] for command in commands] == ["fairseq-train", "gift", "fairseq-train"]
-    assert "--criterion gift_standard" in commands[0]
-    assert "--criterion gift_distillation --margin 1.0 --margin-weight 2.0" in commands[2]
+    commands = [line for line in capsys.readouterr().out.splitlines() if "fairseq-train" in line]
+    assert len(commands) == 1 and "--criterion gift_standard" in commands[0]
 
 
 # ---- mistakes
