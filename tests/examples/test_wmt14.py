@@ -279,4 +279,4 @@ def test_from_the_released_model(archives, tmp_path):
     assert not {"--share-all-embeddings", "--arch"} & set(asked)  # the checkpoint's model is the model
     gift("finetune", "--strategy", "standard", "--from", start, "--data", data, "--out", tuned, "--updates", 2)
     state = torch.load(tuned / "checkpoints" / "checkpoint_last.pt")
-    assert state["cfg"]["optimization"]["lr"] == [0.000105] and state["cfg"]["model"].encoder_embed_dim == 16
+    assert state["cfg"]["optimization"]["lr"] == [0.00021] and state["cfg"]["model"].encoder_embed_dim == 16

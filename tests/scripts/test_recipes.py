@@ -74,7 +74,7 @@ def test_a_dry_run_of_compare(quickstart, tmp_path, capsys):
     assert said[::2] == [f"mkdir -p {tmp_path / 'out' / 'runs' / name}" for name in STRATEGIES[1:]]
     for name, command in zip(STRATEGIES[1:], said[1::2]):
         assert command.startswith("fairseq-train ") and f"--criterion gift_{name} " in command
-        assert "--max-update 7 " in command and "--lr 0.00045 " in command
+        assert "--max-update 7 " in command and "--lr 0.0009 " in command
     assert not (tmp_path / "out").exists()
 
 
