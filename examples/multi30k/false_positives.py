@@ -1,6 +1,6 @@
 """How often each test calls a strategy different from itself: over runs that differ in nothing but the seed.
 
-RUN... are fine-tunings by one strategy with N seeds each of its own, scored. Two tests are asked:
+RUN... are fine-tunings by one strategy, scored, each with another seed. Two tests are asked:
 
 - over sentences: sacreBLEU's paired test of every two of the runs, which says whether two *systems* differ;
 - over seeds: ten of the runs are taken at random, five as the strategy and five as its control, paired at random; the t
@@ -21,6 +21,7 @@ from gift_fairseq.errors import UserError, one_sentence
 from gift_fairseq.evaluation import significance
 from gift_fairseq.io import progress
 from gift_fairseq.report.runs import Run, read_run
+from gift_fairseq.report.systems import group
 
 SEEDS = 5
 TRIALS = 10_000
@@ -68,8 +69,10 @@ def check(runs: List[Run], column: str) -> None:
     for run in runs:
         if column not in run.scores:
             raise UserError(f"{run.folder} has no scores of {column}" + (f": {run.reason}" if run.reason else ""))
-        if (run.strategy, run.started_from) != (runs[0].strategy, runs[0].started_from):
-            raise UserError(f"{run.folder} is another strategy, or from another checkpoint, than {runs[0].folder}")
+    systems = group(runs)
+    if len(systems) > 1:
+        one, other = (system.runs[0].folder for system in systems[:2])
+        raise UserError(f"{other} differs from {one} in more than the seed")
     if len({run.seed for run in runs}) < max(len(runs), 2 * SEEDS):
         raise UserError(f"there must be {2 * SEEDS} runs or more, each with a seed of its own")
 

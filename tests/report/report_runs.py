@@ -55,13 +55,17 @@ def train_options(root, name, criterion="gift_standard", seed=1, updates=3, **ow
     return {**trained, "finetune_from_model": start, **own}
 
 
-def make_runs(root):
-    """A baseline, two seeds of the control and of recurrent, one generative, and two that are not finished."""
+def make_data(root, sources):
+    """What a report reads of a data folder: the raw text of its test set, news."""
     (root / "data" / "raw").mkdir(parents=True)
     (root / "data" / "segmentation.json").write_text('{"src": "en", "tgt": "de", "subword": "bpe"}')
-    sources = [EVIL if i == 7 else f"word {i} " * (i % 12 + 1) for i in range(SENTENCES)]
     for language, lines in (("en", sources), ("de", references())):
         (root / "data" / "raw" / f"news.{language}").write_text("".join(line + "\n" for line in lines))
+
+
+def make_runs(root):
+    """A baseline, two seeds of the control and of recurrent, one generative, and two that are not finished."""
+    make_data(root, [EVIL if i == 7 else f"word {i} " * (i % 12 + 1) for i in range(SENTENCES)])
 
     def run(name, wrong, both=True, **what):
         outputs = {"news.beam5": hypotheses(wrong, name)} if wrong is not None else {}
