@@ -1,9 +1,10 @@
 """Fine-tune a checkpoint by all strategies for the same updates, score, measure exposure bias, and report.
 
 The runs are OUT/runs/NAME, made by the commands finetune, evaluate and exposure; NAME is standard for example, and
-standard-seed2 with a second seed of 2. The report is OUT/index.html and OUT/results.md. Scored is what the last update
-left, and with --average the mean beside it, of which exposure bias is measured then. Flags after -- go to all
-fine-tunings. Run again with the same options, it resumes. On several machines, call finetune on each instead.
+standard-seed2 with a second seed of 2. Settings, learning rate and dropout are as finetune has them. The report is
+OUT/index.html and OUT/results.md. Scored is what the last update left, and with --average the mean beside it, of which
+exposure bias is measured then. Flags after -- go to all fine-tunings. Run again with the same options, it resumes. On
+several machines, call finetune on each instead.
 """
 
 import argparse

@@ -4,9 +4,13 @@ Without --strategy the updates are plain (standard): in the same time no strateg
 the checkpoint first translates training text (OUT/candidates), unless --data has such translations: as many sentences
 as the updates read own ones, by a beam, which may take longer than the updates.
 
-Architecture, batch size, label smoothing, Adam's settings are the checkpoint's. The optimizer starts afresh; its rate
-rises for 20 updates (fewer where there are less than 100 in all), then falls linearly to 0 at the last update. Flags
-after -- go to the control too; a --lr-scheduler there replaces this one. Run again with the same options, it resumes.
+Architecture, batch size, label smoothing, Adam's settings are the checkpoint's. Dropout is 0, for the control too,
+unless the model overfits: where its NLL on training text is 0.45 nats or more below that on validation text (1,000
+sentences of each), dropout stays as it was. It always stays for consistency, whose two passes differ by it.
+
+The optimizer starts afresh; its rate rises for 20 updates (fewer where there are less than 100 in all), then falls
+linearly to 0 at the last update. Flags after -- go to the control too; a --dropout or --lr-scheduler there replaces
+this one. Run again with the same options, it resumes.
 """
 
 import argparse
@@ -27,6 +31,7 @@ from gift_fairseq.runs import Run
 
 FLAGS_OF = "fairseq-train"
 WARMUP = 20  # updates; at most a fifth of all
+OVERFITTED = 0.45  # nats; without dropout -0.06 and 0.32 gained, 0.62 lost 2.5 BLEU: examples/adaptation/README.md
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -109,6 +114,7 @@ class Start:
     gold: Path  # the data folder of the control: ``data``, or where that has own translations, the one without them
     updates: int
     flags: List[str]
+    dropout: Sequence[str] = ()  # a flag, where it is not to be the checkpoint's
 
     @classmethod
     def of(cls, options: argparse.Namespace, flags: List[str]) -> "Start":
@@ -119,7 +125,8 @@ class Start:
         found += ["--lr", f"{options.lr:g}"] if options.lr else []
         origin = Origin.of(options.data)
         gold = Path(origin.data) if origin else options.data
-        return cls(options.start.resolve(), options.data, gold, options.updates, [*found, *flags])
+        without = dropout(options.start, gold, flags)
+        return cls(options.start.resolve(), options.data, gold, options.updates, [*found, *flags], without)
 
     def training(self, out: Path, strategy: List[str], machine: Machine) -> Training:
         """The fine-tuning by ``strategy``, whose first word is its name, into the folder ``out``.
@@ -171,6 +178,8 @@ class Start:
     def _training(self, out: Path, data: Path, strategy: List[str], machine: Machine) -> Training:
         words = ["--criterion", f"gift_{strategy[0]}", *strategy[1:], "--finetune-from-model", str(self.checkpoint)]
         words += ["--optimizer", "adam", *schedule(self.updates, self.flags), *self.flags]
+        if strategy[0] != "consistency":  # whose two passes differ by their dropout
+            words += self.dropout
         return Training("finetune", data, out, self.updates, words, machine)
 
     def as_long_as(self, pairs: Sequence[Tuple[Training, Training]]) -> List[Training]:
@@ -195,6 +204,26 @@ class Start:
             training = longer.control(out, strategy.machine)
             found.append(replace(training, why={"same_time_as": why}))
         return found
+
+
+def dropout(checkpoint: Path, data: Path, flags: List[str]) -> List[str]:
+    """``--dropout 0`` where the model of ``checkpoint`` overfits by less than :data:`OVERFITTED`; else nothing.
+
+    Nothing either where ``flags`` name a dropout, or ``data`` has no validation set to tell by.
+    """
+    from gift_fairseq.evaluation import overfitting
+
+    if any(flag.split("=")[0] == "--dropout" for flag in flags):
+        return []
+    found = overfitting.measure(checkpoint, data)
+    if found is None:
+        return []
+    off = found.gap < OVERFITTED
+    say(
+        f"NLL of {checkpoint.name}: {found.train:.2f} nats on training text, {found.valid:.2f} on validation text; so "
+        f"the dropout is {'0' if off else 'that of the checkpoint'} (what decides: a difference of {OVERFITTED:g})"
+    )
+    return ["--dropout", "0"] if off else []
 
 
 def schedule(updates: int, flags: List[str]) -> List[str]:

@@ -49,6 +49,16 @@ def test_a_scheduler_after_the_dashes_replaces_it(tmp_path):
     assert rates(tmp_path, 30, ["--end-learning-rate", "0.5"])[-1] == 0.5
 
 
+def test_dropout_is_off_for_all_but_consistency(tmp_path):
+    start = replace(start_of(tmp_path, 30, ["--dropout", "0.1"]), dropout=["--dropout", "0"])
+    for strategy, dropout in (("standard", 0), ("risk", 0), ("consistency", 0.1)):
+        assert (
+            train.typed_options(start.training(tmp_path / "x", [strategy], MACHINE).fairseq_words())["dropout"]
+            == dropout
+        )
+    assert train.typed_options(start.control(tmp_path / "x", MACHINE).fairseq_words())["dropout"] == 0
+
+
 def test_the_second_machine_trains_the_control_and_then_the_strategy(tmp_path, monkeypatch):
     """It ends early only where a training fails."""
     machine = SimpleNamespace(**{**vars(MACHINE), "nodes": 2, "node_rank": 1, "master": "127.0.0.1:1"})

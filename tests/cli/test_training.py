@@ -210,7 +210,8 @@ def test_two_processes_and_two_machines_are_one_big_batch(binarized, tmp_path):
 
 
 def test_fine_tuning_trains_the_control_beside_it(run, binarized, tmp_path):
-    """Same updates, batches and rate for both; the strategy's own flags for itself alone; 0.3 of the peak rate."""
+    """Same updates, batches and rate for both; the strategy's own flags for itself alone; 0.3 of the peak rate; without
+    dropout, as after 12 updates nothing is overfitted."""
     checkpoint = run / "checkpoints" / "checkpoint_best.pt"
     relative = [os.path.relpath(path) for path in (checkpoint, binarized)]
     arguments = ["--strategy", "recurrent --gold-ratio 0.5", "--from", relative[0], "--data", relative[1]]
@@ -229,7 +230,7 @@ def test_fine_tuning_trains_the_control_beside_it(run, binarized, tmp_path):
         state = torch.load(tmp_path / name / "checkpoints" / "checkpoint_last.pt")
         assert state["optimizer_history"][-1]["num_updates"] == 3
         assert state["cfg"]["optimization"]["lr"] == [3e-3] and state["cfg"]["lr_scheduler"]["total_num_update"] == 3
-        assert state["cfg"]["model"].dropout == 0.1 and record["fairseq"]["snapshots"] == 2
+        assert state["cfg"]["model"].dropout == 0 and record["fairseq"]["snapshots"] == 2
         kept = {path.name for path in (tmp_path / name / "checkpoints").iterdir()}
         assert kept == {f"checkpoint_{which}.pt" for which in ("best", "last", "average")}
     assert said["mine"].replace("gift_recurrent", "gift_standard").replace(" --gold-ratio 0.5", "") == said["standard"]

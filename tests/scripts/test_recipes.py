@@ -84,6 +84,7 @@ def test_a_dry_run_of_compare(quickstart, tmp_path, capsys):
         ("scripts/quickstart.sh", "--out", "--out needs a value; see --help"),
         ("scripts/quickstart.sh", "--fats", "--fats is no option of this recipe; see --help"),
         ("examples/multi30k/run.sh", "--out=x", "--raw is needed; see --help"),
+        ("examples/adaptation/run.sh", "--raw x", "--general is needed; see --help"),
         ("examples/wmt14_en_de/run.sh", "--vocab-size 5", "--out is needed; see --help"),
         ("examples/wmt14_en_de/run.sh", "--out x --gpus two", "--max-tokens and --gpus must be whole numbers"),
         ("examples/wmt14_en_de/download.sh", "--out x -- --fp16", "--fp16 stands after --, but this recipe takes"),

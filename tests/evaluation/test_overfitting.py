@@ -1,0 +1,117 @@
+"""Overfitting: NLL on training and on validation text, and whether fine-tuning keeps its dropout."""
+
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TRANSFORMER, fairseq_train
+from fairseq import checkpoint_utils
+
+from gift_fairseq.cli import finetune
+from gift_fairseq.distillation import task_of
+from gift_fairseq.evaluation import overfitting
+
+
+def trained(data, folder, updates):
+    flags = (
+        f"{TRANSFORMER} --share-all-embeddings --task gift_translation --criterion gift_standard --disable-validation"
+    )
+    fairseq_train(data, folder, f"{flags} --dropout 0.1 --lr 1e-2 --max-update {updates}")
+    return folder / "checkpoint_last.pt"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(binarized, tmp_path_factory):
+    """A model that has learned its 60 sentences by heart."""
+    return trained(binarized, tmp_path_factory.mktemp("trained"), 200)
+
+
+def naive_nll(checkpoint, data, split):
+    """Sentence by sentence, token by token, all of them."""
+    task = task_of(data)
+    task.load_dataset(split)
+    (model,), _ = checkpoint_utils.load_model_ensemble([str(checkpoint)], task=task)
+    model.eval()
+    total, tokens = 0.0, 0
+    with torch.no_grad():
+        for pair in task.dataset(split):
+            inputs = torch.cat([pair["target"][-1:], pair["target"][:-1]])
+            logits = model(pair["source"][None], torch.tensor([len(pair["source"])]), inputs[None])[0][0]
+            for token, step in zip(pair["target"], logits.double()):
+                total -= float(step.log_softmax(0)[token])
+                tokens += 1
+    return total / tokens
+
+
+def test_both_likelihoods_are_those_of_a_naive_loop(checkpoint, binarized):
+    found = overfitting.measure(checkpoint, binarized)
+    for split in ("train", "valid"):
+        assert getattr(found, split) == pytest.approx(naive_nll(checkpoint, binarized, split), rel=1e-5)
+    assert found.gap == found.valid - found.train
+    assert overfitting.measure(checkpoint, binarized) == found  # and again
+
+
+def test_a_thousand_sentences_at_random_stand_for_a_text(checkpoint, binarized, monkeypatch):
+    """The longest are among them as the shortest are, and what the model does not read is not."""
+    task, lengths = task_of(binarized), []
+    dataset = task.dataset("train")
+
+    class Model:
+        limits = (100, 100)
+
+        def max_positions(self):
+            return self.limits
+
+        def __call__(self, src_tokens, src_lengths, prev_output_tokens):
+            lengths.extend(src_lengths.tolist())
+            return torch.zeros(*prev_output_tokens.shape, 4 + len(task.target_dictionary))
+
+        def get_normalized_probs(self, output, log_probs):
+            return output.log_softmax(2)
+
+    uniform = math.log(4 + len(task.target_dictionary))
+    assert overfitting.nll(Model(), dataset) == pytest.approx(uniform, rel=1e-6)
+    assert sorted(lengths) == sorted(dataset.src_sizes)
+    monkeypatch.setattr(overfitting, "SENTENCES", 20)
+    lengths.clear()
+    overfitting.nll(Model(), dataset)
+    assert len(lengths) == 20 and max(lengths) - min(lengths) >= 2
+    longest = int(max(dataset.src_sizes))
+    Model.limits, _ = (longest - 1, 100), lengths.clear()
+    monkeypatch.setattr(overfitting, "SENTENCES", 1000)
+    overfitting.nll(Model(), dataset)
+    assert sorted(lengths) == sorted(size for size in dataset.src_sizes if size < longest)
+    Model.limits = (0, 0)
+    assert math.isnan(overfitting.nll(Model(), dataset))
+
+
+@pytest.mark.parametrize(
+    "gap, flags, expected",
+    [
+        (-0.1, [], ["--dropout", "0"]),
+        (0.449, ["--num-workers", "0"], ["--dropout", "0"]),
+        (0.451, [], []),
+        (float("nan"), [], []),
+        (0.1, ["--dropout", "0.2"], []),
+        (0.1, ["--dropout=0.2"], []),
+    ],
+)
+def test_dropout_is_off_where_the_model_hardly_overfits(monkeypatch, gap, flags, expected):
+    monkeypatch.setattr(overfitting, "measure", lambda *_: overfitting.Overfitting(2.0, 2.0 + gap))
+    assert finetune.dropout(Path("x.pt"), Path("data"), flags) == expected
+
+
+def test_fine_tuning_tells_what_is_overfitted(checkpoint, binarized, tmp_path, capsys):
+    assert finetune.dropout(checkpoint, binarized, []) == []
+    assert "the dropout is that of the checkpoint" in capsys.readouterr().err
+    fresh = trained(binarized, tmp_path / "fresh", 1)
+    assert finetune.dropout(fresh, binarized, []) == ["--dropout", "0"]
+    assert "the dropout is 0" in capsys.readouterr().err
+
+
+def test_without_a_validation_set_the_dropout_stays(checkpoint, binarized, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(binarized, data, ignore=shutil.ignore_patterns("valid.*"))
+    assert overfitting.measure(checkpoint, data) is None and finetune.dropout(checkpoint, data, []) == []
