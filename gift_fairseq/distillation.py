@@ -61,7 +61,10 @@ def task_of(data: Path) -> TranslationTask:
     cfg = TranslationConfig(data=str(data), source_lang=source, target_lang=target, **rest)
     with quiet():
         task = TranslationTask.setup_task(cfg)
-        task.load_dataset("train")
+        try:
+            task.load_dataset("train")
+        except FileNotFoundError:
+            raise UserError(f"--data is {data}, which has no training set: prepare one with gift prepare") from None
     return task
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TRANSFORMER, fairseq_train
+from conftest import TRANSFORMER, error_of, fairseq_train
 from fairseq import checkpoint_utils
 
 from gift_fairseq.cli import finetune
@@ -115,3 +115,10 @@ def test_without_a_validation_set_the_dropout_stays(checkpoint, binarized, tmp_p
     data = tmp_path / "data"
     shutil.copytree(binarized, data, ignore=shutil.ignore_patterns("valid.*"))
     assert overfitting.measure(checkpoint, data) is None and finetune.dropout(checkpoint, data, []) == []
+
+
+def test_without_a_training_set_it_is_said_so(checkpoint, binarized, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(binarized, data, ignore=shutil.ignore_patterns("train.*"))
+    said = error_of("finetune", "--from", checkpoint, "--data", data, "--out", tmp_path / "new")
+    assert f"--data is {data}, which has no training set" in said and not (tmp_path / "new").exists()
