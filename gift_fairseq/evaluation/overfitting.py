@@ -20,7 +20,7 @@ from gift_fairseq.io import quiet
 from gift_fairseq.substitution import check_model
 
 SENTENCES = 1000  # of each text, taken at random, always the same
-BATCH = 50  # sentences
+BATCH = 20  # sentences: the log-probabilities of long ones are large
 
 
 class Overfitting(NamedTuple):
