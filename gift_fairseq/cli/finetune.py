@@ -220,8 +220,8 @@ def dropout(checkpoint: Path, data: Path, flags: List[str]) -> List[str]:
         return []
     off = found.gap < OVERFITTED
     say(
-        f"NLL of {checkpoint.name}: {found.train:.2f} nats on training text, {found.valid:.2f} on validation text; so "
-        f"the dropout is {'0' if off else 'that of the checkpoint'} (what decides: a difference of {OVERFITTED:g})"
+        f"NLL of {checkpoint.name}: {found.train:.2f} nats on train, {found.valid:.2f} on valid; so the dropout is "
+        f"{'0' if off else 'that of the checkpoint'} (what decides: a difference of {OVERFITTED:g})"
     )
     return ["--dropout", "0"] if off else []
 
