@@ -46,6 +46,8 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
         raise UserError(f"--from is {options.start}, but must be RUN/checkpoints/FILE.pt")
     further = shared.split_words("--evaluate", options.evaluate)
     start = Start.of(options, ["--eval-free-running", *flags])
+    first = start.control(options.out / "runs" / "standard", Machine.of(options, options.seeds[0]))
+    start = start.measured(first, flags)
     trainings: Dict[str, List[Training]] = {strategy: [] for strategy in STRATEGIES}  # one for each seed
     for seed in options.seeds:
         machine = Machine.of(options, seed)

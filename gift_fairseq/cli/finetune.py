@@ -17,7 +17,7 @@ import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import List, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -66,9 +66,9 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
             "--same-time needs a strategy and its control on one machine: no standard, --no-control, --nodes"
         )
     start, machine = Start.of(options, flags), Machine.of(options)
+    start = start.measured(start.training(options.out, [name, *own], machine), flags)
     training = start.training(options.out, [name, *own], machine)
     control = start.control(options.control or options.out.parent / "standard", machine)
-    training.record()  # a mistake in its flags is said before the control trains
     if name != "standard" and not options.no_control:
         control.run(options.dry_run)
     training.run(options.dry_run)
@@ -114,7 +114,7 @@ class Start:
     gold: Path  # the data folder of the control: ``data``, or where that has own translations, the one without them
     updates: int
     flags: List[str]
-    dropout: Sequence[str] = ()  # a flag, where it is not to be the checkpoint's
+    overfitting: Optional[float] = None  # nats: how far its NLL on training text is below that on validation text
 
     @classmethod
     def of(cls, options: argparse.Namespace, flags: List[str]) -> "Start":
@@ -125,8 +125,19 @@ class Start:
         found += ["--lr", f"{options.lr:g}"] if options.lr else []
         origin = Origin.of(options.data)
         gold = Path(origin.data) if origin else options.data
-        without = dropout(options.start, gold, flags)
-        return cls(options.start.resolve(), options.data, gold, options.updates, [*found, *flags], without)
+        return cls(options.start.resolve(), options.data, gold, options.updates, [*found, *flags])
+
+    def measured(self, first: Training, flags: List[str]) -> "Start":
+        """With its ``overfitting``, which decides on the dropout; the same where ``flags``, typed after --, name one.
+
+        Taken from the run of ``first``, one of the fine-tunings, where that was begun before; else measured.
+        :class:`UserError` if a flag of ``first`` has no meaning, before anything is measured.
+        """
+        first.record()
+        if any(flag.split("=")[0] == "--dropout" for flag in flags):
+            return self
+        known = Run(first.out).record().get("overfitting")
+        return replace(self, overfitting=overfitting_of(self.checkpoint, self.gold) if known is None else known)
 
     def training(self, out: Path, strategy: List[str], machine: Machine) -> Training:
         """The fine-tuning by ``strategy``, whose first word is its name, into the folder ``out``.
@@ -164,23 +175,22 @@ class Start:
 
     def _sentences_read(self, training: Training) -> float:
         """About how many sentence pairs all updates of ``training`` read."""
-        from fairseq.data.data_utils import infer_language_pair, load_indexed_dataset
+        from gift_fairseq.distillation import task_of
 
-        options, languages = typed_options(training.fairseq_words()), infer_language_pair(str(self.data))
+        options = typed_options(training.fairseq_words())
         batches = self.updates * sum(options["update_freq"]) * training.machine.gpus
         if not options["max_tokens"]:
             return batches * options["batch_size"]
-        prefix = str(self.data / f"train.{'-'.join(languages)}.")
-        sides = [load_indexed_dataset(prefix + language) for language in languages]  # hold their sizes' memory
-        longer = np.maximum(*(side.sizes for side in sides))
-        return batches * options["max_tokens"] / longer.mean()
+        dataset = task_of(self.data).dataset("train")
+        return batches * options["max_tokens"] / np.maximum(dataset.src_sizes, dataset.tgt_sizes).mean()
 
     def _training(self, out: Path, data: Path, strategy: List[str], machine: Machine) -> Training:
         words = ["--criterion", f"gift_{strategy[0]}", *strategy[1:], "--finetune-from-model", str(self.checkpoint)]
         words += ["--optimizer", "adam", *schedule(self.updates, self.flags), *self.flags]
-        if strategy[0] != "consistency":  # whose two passes differ by their dropout
-            words += self.dropout
-        return Training("finetune", data, out, self.updates, words, machine)
+        if fits_without_dropout(self.overfitting) and strategy[0] != "consistency":  # its passes differ by dropout
+            words += ["--dropout", "0"]
+        why = {} if self.overfitting is None else {"overfitting": self.overfitting}
+        return Training("finetune", data, out, self.updates, words, machine, why)
 
     def as_long_as(self, pairs: Sequence[Tuple[Training, Training]]) -> List[Training]:
         """The controls of the same time, one for each of ``pairs``: the seeds of a strategy, each with its control.
@@ -202,28 +212,27 @@ class Start:
             out = strategy.out.with_name(f"standard-as-long-as-{strategy.out.name}")
             why = {"run": strategy.out.name, "seconds": seconds, "seconds_of_an_update": of_control}
             training = longer.control(out, strategy.machine)
-            found.append(replace(training, why={"same_time_as": why}))
+            found.append(replace(training, why={**training.why, "same_time_as": why}))
         return found
 
 
-def dropout(checkpoint: Path, data: Path, flags: List[str]) -> List[str]:
-    """``--dropout 0`` where the model of ``checkpoint`` overfits by less than :data:`OVERFITTED`; else nothing.
-
-    Nothing either where ``flags`` name a dropout, or ``data`` has no validation set to tell by.
-    """
+def overfitting_of(checkpoint: Path, data: Path) -> Optional[float]:
+    """Measures it, and says what follows; None where ``data`` has no validation set."""
     from gift_fairseq.evaluation import overfitting
 
-    if any(flag.split("=")[0] == "--dropout" for flag in flags):
-        return []
     found = overfitting.measure(checkpoint, data)
     if found is None:
-        return []
-    off = found.gap < OVERFITTED
+        return None
+    dropout = "0" if fits_without_dropout(found.gap) else "that of the checkpoint"
     say(
         f"NLL of {checkpoint.name}: {found.train:.2f} nats on train, {found.valid:.2f} on valid; so the dropout is "
-        f"{'0' if off else 'that of the checkpoint'} (what decides: a difference of {OVERFITTED:g})"
+        f"{dropout} (what decides: a difference of {OVERFITTED:g})"
     )
-    return ["--dropout", "0"] if off else []
+    return found.gap
+
+
+def fits_without_dropout(overfitting: Optional[float]) -> bool:
+    return overfitting is not None and overfitting < OVERFITTED
 
 
 def schedule(updates: int, flags: List[str]) -> List[str]:

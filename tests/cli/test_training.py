@@ -230,7 +230,8 @@ def test_fine_tuning_trains_the_control_beside_it(run, binarized, tmp_path):
         state = torch.load(tmp_path / name / "checkpoints" / "checkpoint_last.pt")
         assert state["optimizer_history"][-1]["num_updates"] == 3
         assert state["cfg"]["optimization"]["lr"] == [3e-3] and state["cfg"]["lr_scheduler"]["total_num_update"] == 3
-        assert state["cfg"]["model"].dropout == 0 and record["fairseq"]["snapshots"] == 2
+        assert state["cfg"]["model"].dropout == 0 and record["overfitting"] < 0.45
+        assert record["fairseq"]["snapshots"] == 2
         kept = {path.name for path in (tmp_path / name / "checkpoints").iterdir()}
         assert kept == {f"checkpoint_{which}.pt" for which in ("best", "last", "average")}
     assert said["mine"].replace("gift_recurrent", "gift_standard").replace(" --gold-ratio 0.5", "") == said["standard"]

@@ -2,7 +2,6 @@
 
 import math
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -87,38 +86,23 @@ def test_a_thousand_sentences_at_random_stand_for_a_text(checkpoint, binarized, 
     assert math.isnan(overfitting.nll(Model(), dataset))
 
 
-@pytest.mark.parametrize(
-    "gap, flags, expected",
-    [
-        (-0.1, [], ["--dropout", "0"]),
-        (0.449, ["--num-workers", "0"], ["--dropout", "0"]),
-        (0.451, [], []),
-        (float("nan"), [], []),
-        (0.1, ["--dropout", "0.2"], []),
-        (0.1, ["--dropout=0.2"], []),
-    ],
-)
-def test_dropout_is_off_where_the_model_hardly_overfits(monkeypatch, gap, flags, expected):
-    monkeypatch.setattr(overfitting, "measure", lambda *_: overfitting.Overfitting(2.0, 2.0 + gap))
-    assert finetune.dropout(Path("x.pt"), Path("data"), flags) == expected
-
-
 def test_fine_tuning_tells_what_is_overfitted(checkpoint, binarized, tmp_path, capsys):
-    assert finetune.dropout(checkpoint, binarized, []) == []
+    assert finetune.overfitting_of(checkpoint, binarized) == overfitting.measure(checkpoint, binarized).gap > 0.45
     assert "the dropout is that of the checkpoint" in capsys.readouterr().err
-    fresh = trained(binarized, tmp_path / "fresh", 1)
-    assert finetune.dropout(fresh, binarized, []) == ["--dropout", "0"]
+    assert finetune.overfitting_of(trained(binarized, tmp_path / "fresh", 1), binarized) < 0.45
     assert "the dropout is 0" in capsys.readouterr().err
 
 
 def test_without_a_validation_set_the_dropout_stays(checkpoint, binarized, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(binarized, data, ignore=shutil.ignore_patterns("valid.*"))
-    assert overfitting.measure(checkpoint, data) is None and finetune.dropout(checkpoint, data, []) == []
+    assert overfitting.measure(checkpoint, data) is None is finetune.overfitting_of(checkpoint, data)
 
 
 def test_without_a_training_set_it_is_said_so(checkpoint, binarized, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(binarized, data, ignore=shutil.ignore_patterns("train.*"))
-    said = error_of("finetune", "--from", checkpoint, "--data", data, "--out", tmp_path / "new")
-    assert f"--data is {data}, which has no training set" in said and not (tmp_path / "new").exists()
+    for strategy in ("standard", "distillation"):
+        given = ("--from", checkpoint, "--data", data, "--out", tmp_path / "new")
+        said = error_of("finetune", "--strategy", strategy, *given)
+        assert f"--data is {data}, which has no training set" in said and not (tmp_path / "new").exists()
