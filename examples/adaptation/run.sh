@@ -10,7 +10,7 @@
 #   --updates N      of every fine-tuning; default: 1200
 #   --precision P    fp32 or bf16; default: fp32
 #
-# Run again, it resumes and skips what is done.
+# It ends in report/index.html. Run again, it resumes and skips what is done.
 
 source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/common.sh"
 
@@ -33,3 +33,5 @@ for seed in $SEEDS; do
     done
 done
 gift evaluate --search both --testset valid,test_2016_flickr,tatoeba2021 --data "$DATA" "${models[@]}"
+gift report --out "$OUT/report" --title "Adaptation with dropout and without" --testset test_2016_flickr,tatoeba2021 \
+    --control "$OUT/runs/dropout-0.1-${SEEDS%% *}" "$OUT"/runs/dropout-*

@@ -14,6 +14,16 @@ from gift_fairseq.io import quiet, say
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     shared.add_out(parser, "folder of the report")
+    parser.add_argument(
+        "--testset", metavar="NAME,...", help="test sets, or valid; default: all that runs were scored on"
+    )
+    parser.add_argument(
+        "--control",
+        type=Path,
+        metavar="RUN",
+        help="one of the runs: what differs from it in nothing but the seed is what the others are held against; "
+        "default: the fine-tunings by standard",
+    )
     parser.add_argument("--title", default="Fine-tuning strategies compared", metavar="TEXT", help="of the page")
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="folder of a run; one that is not finished appears as such"
@@ -24,7 +34,8 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
     from gift_fairseq.report.folder import write_report
 
     with quiet():
-        warnings = write_report(options.out, options.title, options.runs)
+        testsets = options.testset.split(",") if options.testset else ()
+        warnings = write_report(options.out, options.title, options.runs, testsets, options.control)
     for line in warnings:
         say(line)
     say(f"the report is {options.out / 'index.html'}")

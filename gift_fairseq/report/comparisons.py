@@ -1,15 +1,16 @@
 """What a report says of differences: of strategies over seeds, of two given runs over sentences."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from gift_fairseq.evaluation import significance
-from gift_fairseq.evaluation.scores import search_of
+from gift_fairseq.evaluation.scores import search_of, testset_of
 from gift_fairseq.evaluation.significance import LEVEL, OverSeeds
-from gift_fairseq.report.runs import CONTROL, Run
+from gift_fairseq.report.runs import Run
 from gift_fairseq.report.systems import System, SystemRow, baseline_of, control_of, held, same_time_control_of
 
 AGAINST = {"control": control_of, "same-time control": same_time_control_of, "baseline": baseline_of}
@@ -18,15 +19,16 @@ CLAIMED = {"bleu": "BLEU", "chrf": "chrF2"}
 
 @dataclass
 class Claim:
-    """A system against another, paired by seed; the difference of a seed is the mean over all test sets."""
+    """A system against another, paired by seed; the difference of a seed is on one test set or the mean over all."""
 
     system: str
-    criterion: str
+    role: str  # of the system
     against: str  # of AGAINST
     search: str
     metric: str  # of CLAIMED
+    testset: str  # empty: the mean over all
     seeds: OverSeeds = field(metadata={"flat": True})
-    p_holm: Optional[float] = None  # p, corrected for the number of strategies
+    p_holm: Optional[float] = None  # p, corrected for the number of strategies; None for one test set of several
 
     @property
     def significant(self) -> bool:
@@ -36,27 +38,33 @@ class Claim:
 def claims(systems: Sequence[System], runs: Sequence[Run], columns: Sequence[str]) -> List[Claim]:
     """Of every system against the controls and the baseline, for each search and metric apart.
 
-    A run counts that was scored on all test sets, as the control of its seed was. Corrected are the strategies of one
-    search, metric and opponent together; the control's own p (against the baseline) stays as it is.
+    Over all test sets; against the control also on each of several. A run counts that was scored on all test sets, as
+    the control of its seed was. Corrected are the strategies of one search, metric and opponent together; the control's
+    own p (against the baseline) stays as it is.
     """
     found = []
     for against, search, metric in product(AGAINST, dict.fromkeys(map(search_of, columns)), CLAIMED):
-        own, family = [column for column in columns if search_of(column) == search], []
+        own, family, parts = [column for column in columns if search_of(column) == search], [], []
         for system in systems:
             pairs = [(run, other) for run in system.runs if (other := AGAINST[against](run, runs))]
             scores = [[(run.scores.get(c), other.scores.get(held(other, c))) for c in own] for run, other in pairs]
             differences = [
-                fmean(getattr(one, metric) - getattr(other, metric) for one, other in found)
+                [getattr(one, metric) - getattr(other, metric) for one, other in found]
                 for found in scores
                 if all(map(all, found))
             ]
-            if differences:
-                over = significance.over_seeds(differences)
-                family.append(Claim(system.name, system.runs[0].criterion, against, search, metric, over, over.p))
-        tested = [claim for claim in family if claim.criterion != CONTROL and claim.p_holm is not None]
+            if not differences:
+                continue
+            claim = partial(Claim, system.name, system.runs[0].role, against, search, metric)
+            over = significance.over_seeds([fmean(of_seed) for of_seed in differences])
+            family.append(claim("", over, over.p))
+            if against == "control" and len(own) > 1:
+                of_columns = zip(own, zip(*differences))
+                parts += [claim(testset_of(column), significance.over_seeds(each)) for column, each in of_columns]
+        tested = [claim for claim in family if not claim.role and claim.p_holm is not None]
         for claim, p in zip(tested, significance.holm([claim.p_holm for claim in tested])):
             claim.p_holm = p
-        found += family
+        found += family + parts
     return found
 
 
@@ -86,7 +94,7 @@ def unconverged(rows: Sequence[SystemRow], claims: Sequence[Claim]) -> List[str]
     By BLEU over its seeds in one of the searches; with one seed by the tests over sentences, corrected by their number.
     """
     found = []
-    for row in (row for row in rows if row.criterion == CONTROL):
+    for row in (row for row in rows if row.role in ("control", "same-time control")):
         own = [c for c in claims if (c.system, c.against, c.metric) == (row.name, "baseline", "bleu")]
         said = [(c.search, c.seeds.difference, c.p_holm) for c in own if c.p_holm is not None]
         if not said:

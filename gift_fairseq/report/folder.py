@@ -2,9 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import List, Sequence
+from typing import List, Optional, Sequence
 
 from gift_fairseq.errors import UserError
+from gift_fairseq.evaluation.scores import testset_of
 from gift_fairseq.io import to_json, write_whole
 from gift_fairseq.report import comparisons, systems, table
 from gift_fairseq.report.page import page
@@ -13,10 +14,14 @@ from gift_fairseq.report.runs import read_run
 from gift_fairseq.report.samples import most_different
 
 
-def write_report(out: Path, title: str, folders: Sequence[Path]) -> List[str]:
+def write_report(
+    out: Path, title: str, folders: Sequence[Path], testsets: Sequence[str] = (), control: Optional[Path] = None
+) -> List[str]:
     """Writes the report on the runs in ``folders`` to the folder ``out``; returns its warnings.
 
-    :class:`UserError` if one of ``folders`` is none or named twice, or ``out`` cannot be made.
+    On all test sets, or on ``testsets``. The control is the system of the run ``control``, one of ``folders``, in place
+    of ``gift_standard``. :class:`UserError` if one of ``folders`` is none or named twice, no run was scored on one of
+    ``testsets``, ``control`` cannot be one, or ``out`` cannot be made.
     """
     known = set()
     for folder in folders:
@@ -25,12 +30,22 @@ def write_report(out: Path, title: str, folders: Sequence[Path]) -> List[str]:
         if folder.resolve() in known:
             raise UserError(f"RUN is {folder}, but that run was named before")
         known.add(folder.resolve())
+    runs = [read_run(folder) for folder in folders]
+    for name in testsets:
+        if not any(testset_of(column) == name for run in runs for column in run.scores):
+            raise UserError(f"--testset has {name}, but no RUN was scored on it")
+    if testsets:
+        for run in runs:
+            run.scores = {column: score for column, score in run.scores.items() if testset_of(column) in testsets}
+            run.exposure = {name: found for name, found in run.exposure.items() if name in testsets}
+    grouped = systems.group(runs)
+    if control:
+        systems.hold_against(control, grouped)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out is {out}, but that folder cannot be made: {error.strerror}") from None
-    runs = [read_run(folder) for folder in folders]
-    grouped, columns = systems.group(runs), systems.columns_of(runs)
+    columns = systems.columns_of(runs)
     claims, (paired, tests) = comparisons.claims(grouped, runs, columns), comparisons.over_sentences(grouped, runs)
     rows = systems.rows(grouped, runs, columns, tests)
     warnings = comparisons.unconverged(rows, claims)

@@ -99,6 +99,7 @@ class Run:
     command: str
     options: Dict[str, Any]  # fairseq's, typed; empty if the run was not trained by this command line
     same_time_as: str  # the name of the run whose time this control has; empty for all others
+    role: str  # as what others are held against it: baseline, control, same-time control; empty for all others
     log: Log
     trained: bool  # to the end
     reason: str  # why the run has no scores; empty if it has
@@ -158,6 +159,14 @@ def _score(run: runs.Run, column: str, found: Any) -> Optional[Score]:
     return score if all(len(text) == score.sentences for text in texts) else None
 
 
+def _role(options: Dict[str, Any], same_time_as: str) -> str:
+    if not options.get("finetune_from_model"):
+        return "baseline"
+    if same_time_as:
+        return "same-time control"
+    return "control" if options.get("criterion") == CONTROL else ""
+
+
 def read_run(folder: Path) -> Run:
     """The run in ``folder``, however far it came; what is half-written counts as missing."""
     run = runs.Run(Path(folder))
@@ -178,12 +187,14 @@ def read_run(folder: Path) -> Run:
     if trained and not complete:
         reason = "scores out of date: evaluate it again" if scores else "not evaluated"
     exposure = {name: runs.read_json(run.exposure(name)) for name in run.measured()}
+    same_time_as = record.get("same_time_as", {}).get("run", "")
     return Run(
         folder=run.folder,
         name=run.folder.resolve().name,
         command=shlex.join(record.get("words", [])),
         options=options,
-        same_time_as=record.get("same_time_as", {}).get("run", ""),
+        same_time_as=same_time_as,
+        role=_role(options, same_time_as),
         log=log,
         trained=trained,
         reason=reason,

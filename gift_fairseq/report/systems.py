@@ -1,8 +1,9 @@
 """Runs to systems: what differs in nothing but the seed is one system, with means over its seeds.
 
 The settings of a run decide which system it belongs to, not its name. The *baseline* is a run that was not fine-tuned.
-The *control* of a run is the fine-tuning by ``gift_standard`` from the same checkpoint, for the same updates, with the
-same seed; the *same-time control* made as many updates as took as long. A *column* is a TESTSET.SEARCH.
+The *control* of a run is the fine-tuning by ``gift_standard``, or by the system that was named as the control, from the
+same checkpoint, for the same updates, with the same seed; the *same-time control* made as many updates as took as long.
+A *column* is a TESTSET.SEARCH.
 """
 
 import json
@@ -15,10 +16,12 @@ from gift_fairseq import runs as folders
 from gift_fairseq.errors import UserError
 from gift_fairseq.evaluation.scores import Metrics, Score, testset_of
 from gift_fairseq.evaluation.significance import Comparison
-from gift_fairseq.report.runs import CONTROL, LAST, Run
+from gift_fairseq.report.runs import LAST, Run
 from gift_fairseq.runs import AVERAGED
 
 UPDATES = ("max_update", "total_num_update", "warmup_updates")  # options that follow from --updates
+NAMED = {"max_update": "updates"}
+MOST_NAMED = 3  # options in the name of a system
 METRICS = tuple(metric.name for metric in fields(Metrics))
 
 
@@ -69,6 +72,7 @@ class SystemRow:
 
     name: str
     criterion: str
+    role: str  # of its runs
     notes: List[str]  # what is missing
     scores: Dict[str, SystemScore]  # by column
     training: Training = field(metadata={"flat": True})  # maximum memory: of all runs
@@ -86,7 +90,10 @@ class System:
 
 
 def group(runs: Sequence[Run]) -> List[System]:
-    """Systems in the order of their first runs, named by their strategy, and by the first run where several have it."""
+    """Systems in the order of their first runs, named by their strategy; where several have it, by their settings too.
+
+    That is by the options in which they differ, if those are few; else by the first run.
+    """
     found: Dict[Any, List[Run]] = {}
     for run in runs:
         rest = run.rest
@@ -95,11 +102,30 @@ def group(runs: Sequence[Run]) -> List[System]:
         known = run.options and (_name(run, runs), json.dumps(rest, sort_keys=True))
         found.setdefault(known or run.folder, []).append(run)
     groups = list(found.values())
-    names = [_name(g[0], runs) for g in groups]
+    strategies = [_name(g[0], runs) for g in groups]
+    alike = {name: [g[0] for g, other in zip(groups, strategies) if other == name] for name in strategies}
+    settings = [_settings(g[0], alike[name]) for name, g in zip(strategies, groups)]
+    names = [f"{name}, {setting}" if setting else name for name, setting in zip(strategies, settings)]
     for more in (lambda run: run.name, lambda run: str(run.folder)):
         twice = {name for name in names if names.count(name) > 1}
         names = [f"{name} ({more(g[0])})" if name in twice else name for name, g in zip(names, groups)]
     return [System(name, list(g)) for name, g in zip(names, groups)]
+
+
+def _settings(run: Run, alike: Sequence[Run]) -> str:
+    """What tells ``run`` from the others of ``alike``, which have its strategy; empty if that is a lot, or a path."""
+    follow = UPDATES[1:] if len({one.options.get("max_update") for one in alike}) > 1 else ()
+    known = {name: value for name, value in run.rest.items() if name not in follow}
+    differing = {name: value for name, value in known.items() if any(one.rest.get(name) != value for one in alike)}
+    if len(differing) > MOST_NAMED or "data" in differing:
+        return ""
+    return ", ".join(f"{NAMED.get(name, name).replace('_', '-')} {_shown(value)}" for name, value in differing.items())
+
+
+def _shown(value: Any) -> str:
+    """About as it is typed: a list of one is that one."""
+    value = value[0] if isinstance(value, list) and len(value) == 1 else value
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _name(run: Run, runs: Sequence[Run]) -> str:
@@ -110,15 +136,28 @@ def _name(run: Run, runs: Sequence[Run]) -> str:
     return " ".join(run.strategy).replace("gift_", "", 1) if run.started_from else "baseline"
 
 
+def hold_against(control: Path, systems: Sequence[System]) -> None:
+    """Makes the system of the run in the folder ``control`` the one control; :class:`UserError` if it cannot be one."""
+    for system in systems:
+        own = any(run.folder.resolve() == control.resolve() for run in system.runs)
+        for run in system.runs:
+            if own and run.role in ("baseline", "same-time control"):
+                raise UserError(f"--control is {control}, which is a {run.role}")
+            if own or run.role == "control":
+                run.role = "control" if own else ""
+    if not any(run.role == "control" for system in systems for run in system.runs):
+        raise UserError(f"--control is {control}, but must be one of RUN")
+
+
 def control_of(run: Run, runs: Sequence[Run]) -> Optional[Run]:
     """The control of ``run`` among ``runs``: with all other flags alike if there is one, or the only one there is."""
-    if not run.started_from or run.criterion == CONTROL:
+    if run.role:
         return None
 
     def what(one: Run):
         return one.started_from, one.seed, one.options.get("max_update")
 
-    controls = [one for one in runs if one.criterion == CONTROL and not one.same_time_as and what(one) == what(run)]
+    controls = [one for one in runs if one.role == "control" and what(one) == what(run)]
     alike = [one for one in controls if one.rest == run.rest]
     return alike[0] if alike else controls[0] if len(controls) == 1 else None
 
@@ -232,7 +271,8 @@ def _row(system: System, runs: List[RunRow], columns: Sequence[str]) -> SystemRo
     measured = dict.fromkeys(name for run in runs for name in run.gold_nll)
     gold_nll = {name: _mean([run.gold_nll[name] for run in runs if name in run.gold_nll]) for name in measured}
     took = _mean([run.training for run in runs], updates=lambda known: round(fmean(known)), maximum_memory_mib=max)
-    return SystemRow(system.name, system.runs[0].criterion, notes, scores, took, gold_nll, runs)
+    first = system.runs[0]
+    return SystemRow(system.name, first.criterion, first.role, notes, scores, took, gold_nll, runs)
 
 
 def _mean(of: Sequence[Any], **how: Callable) -> Any:

@@ -7,7 +7,6 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 from gift_fairseq.evaluation.scores import Score, search_of, testset_of
 from gift_fairseq.evaluation.significance import LEVEL
 from gift_fairseq.report.comparisons import AGAINST, CLAIMED, Claim
-from gift_fairseq.report.runs import CONTROL
 from gift_fairseq.report.systems import SystemRow, SystemScore
 from gift_fairseq.runs import AVERAGED
 
@@ -70,7 +69,7 @@ def claim_cell(claim: Optional[Claim]) -> Cell:
 def results(rows: Sequence[SystemRow], columns: Sequence[str], claims: Sequence[Claim]) -> Table:
     """The main table, a row for every system, whatever it lacks."""
     over: Dict[Tuple[str, str], Dict[str, Claim]] = {}
-    for claim in (claim for claim in claims if claim.metric == "bleu" and claim.against != "baseline"):
+    for claim in (c for c in claims if c.metric == "bleu" and c.against != "baseline" and not c.testset):
         over.setdefault((claim.against, claim.search), {})[claim.system] = claim
     heads = ["Strategy", *(f"BLEU {column_title(column)}" for column in columns)]
     heads += [f"Over the {against}, {search_title(search)}" for against, search in over]
@@ -88,11 +87,24 @@ def results(rows: Sequence[SystemRow], columns: Sequence[str], claims: Sequence[
 def over_seeds(claims: Sequence[Claim]) -> Table:
     heads = ["Strategy", "Search", "Against", "Metric", "Seeds", "Difference", "95% ±", "p", "p (Holm)"]
     cells = []
-    for claim in claims:
+    for claim in (claim for claim in claims if not claim.testset):
         line = [Cell(claim.system), Cell(search_title(claim.search)), Cell(f"the {claim.against}")]
-        line += [Cell(CLAIMED[claim.metric]), number(claim.seeds.seeds), number(claim.seeds.difference, 2, "+")]
-        cells.append([*line, number(claim.seeds.half_width, 2), number(claim.seeds.p, 4), number(claim.p_holm, 4)])
+        cells.append([*line, Cell(CLAIMED[claim.metric]), *_over_seeds(claim), number(claim.p_holm, 4)])
     return Table("Strategies, the seed being random", heads, cells, 4)
+
+
+def each_test_set(claims: Sequence[Claim]) -> Table:
+    heads = ["Strategy", "Test set", "Search", "Metric", "Seeds", "Difference", "95% ±", "p"]
+    cells = []
+    for claim in (claim for claim in claims if claim.testset):
+        line = [Cell(claim.system), Cell(claim.testset), Cell(search_title(claim.search))]
+        cells.append([*line, Cell(CLAIMED[claim.metric]), *_over_seeds(claim)])
+    return Table("Each test set, the seed being random", heads, cells, 4)
+
+
+def _over_seeds(claim: Claim) -> List[Cell]:
+    over = claim.seeds
+    return [number(over.seeds), number(over.difference, 2, "+"), number(over.half_width, 2), number(over.p, 4)]
 
 
 def measures(rows: Sequence[SystemRow], columns: Sequence[str]) -> Table:
@@ -139,14 +151,15 @@ def over_sentences(rows: Sequence[SystemRow], columns: Sequence[str]) -> Table:
 
 def tables(rows: Sequence[SystemRow], columns: Sequence[str], claims: Sequence[Claim]) -> List[Table]:
     """All of them that have rows, the results first."""
-    found = [results(rows, columns, claims), over_seeds(claims), measures(rows, columns), forgetting(rows)]
-    return [table for table in (*found, over_sentences(rows, columns)) if table.rows]
+    found = [results(rows, columns, claims), over_seeds(claims), each_test_set(claims), measures(rows, columns)]
+    return [table for table in (*found, forgetting(rows), over_sentences(rows, columns)) if table.rows]
 
 
 def legend(rows: Sequence[SystemRow], claims: Sequence[Claim]) -> List[str]:
     """What stands below the results: one sentence or two a line, plain text."""
     several = any(score.seeds > 1 for row in rows for score in row.scores.values())
     tested = any(claim.p_holm is not None for claim in claims)
+    control = " or ".join(row.name for row in rows if row.role == "control") or "standard"
     lines = [f"Missing: {row.name}: {note}." for row in rows for note in row.notes]
     lines.append(
         "BLEU ± half the width of its 95% confidence interval (sacreBLEU's bootstrap, 1,000 resamples of the test set)"
@@ -154,7 +167,7 @@ def legend(rows: Sequence[SystemRow], claims: Sequence[Claim]) -> List[str]:
         + "."
     )
     lines.append(
-        "Over the control (standard: same start, updates and seed): BLEU, the mean over the test sets"
+        f"Over the control ({control}: same start, updates and seed): BLEU, the mean over the test sets"
         + (
             f" and seeds ± half its 95% t interval over the seeds; * p < {LEVEL} by the t test of the paired seeds, "
             "with Holm's correction for the number of strategies."
@@ -169,7 +182,7 @@ def legend(rows: Sequence[SystemRow], claims: Sequence[Claim]) -> List[str]:
         "first epoch. Average memory is over all updates, maximum memory the highest peak; on a CPU of the process, "
         "with what its allocator keeps free for the next tensors. Tokens/s: target tokens, as fairseq logs them."
     )
-    held = {claim.system for claim in claims if claim.against == "control" or claim.criterion == CONTROL}
+    held = {claim.system for claim in claims if claim.against == "control" or claim.role}
     alone = list(dict.fromkeys(claim.system for claim in claims if claim.system not in held))
     if alone:
         lines.append(f"Without a control of the same updates and seed among the runs: {', '.join(alone)}.")
@@ -186,6 +199,8 @@ NOTES = {  # below the further tables, by title
     "Strategies, the seed being random": "The difference of a seed is the mean over all test sets, to the control of "
     "its seed. Interval and p: Student's t over the seeds; Holm: corrected for the number of strategies. One seed has "
     "neither.",
+    "Each test set, the seed being random": "As above, to the control alone, on each test set by itself: p is not "
+    "corrected for the number of strategies or of test sets.",
     "Each run, and tests of two given systems": "Tests of strategies with one run here: difference in BLEU and p by "
     "sacreBLEU's paired approximate randomization over sentences (10,000 trials; its p counts larger differences only, "
     "plus 2^(1-k) for those as large, k being the number of outputs that differ). It says whether these two systems "
@@ -237,7 +252,8 @@ def as_csv(rows: Sequence[SystemRow], columns: Sequence[str], claims: Sequence[C
         }
         lines.append({"strategy": row.name, **line, **vars(row.training), "missing": "; ".join(row.notes)})
         for claim in (claim for claim in claims if claim.system == row.name):
-            name = f"{claim.search}.{claim.metric}_over_{claim.against}"
+            where = f"{claim.testset}.{claim.search}" if claim.testset else claim.search
+            name = f"{where}.{claim.metric}_over_{claim.against}"
             lines[-1].update({name: claim.seeds.difference, f"{name}.p_holm": claim.p_holm})
     out = io.StringIO()
     writer = csv.DictWriter(out, list(dict.fromkeys(head for line in lines for head in line)), lineterminator="\n")

@@ -65,7 +65,9 @@ def test_another_rate_is_another_system_and_another_control(root, tmp_path):
         file.write_text(json.dumps(record))
     found = [runs.read_run(tmp_path / "runs" / name) for name in NAMES[:-1]]
     groups = systems.group(found)
-    assert [group.name for group in groups][-2:] == ["standard (standard-2)", "recurrent --passes 2 (recurrent-2)"]
+    strategies = ("standard", "recurrent --passes 2")
+    assert [group.name for group in groups][-2:] == [f"{strategy}, lr 0.0001" for strategy in strategies]
+    assert {f"{strategy}, lr 0.0005" for strategy in strategies} < {group.name for group in groups}
     by_name = {run.name: run for run in found}
     for control, name in (("standard-1", "recurrent-1"), ("standard-2", "recurrent-2")):
         assert systems.control_of(by_name[name], found) is by_name[control]
@@ -94,6 +96,24 @@ def test_controls_of_the_same_time(root, tmp_path):
     assert systems.control_of(by_name["recurrent-1"], found) is by_name["standard-1"]
     assert systems.same_time_control_of(by_name["recurrent-2"], found) is by_name["longer-2"]
     assert systems.same_time_control_of(by_name["generative"], found) is None
+
+
+def test_another_control_is_named(root, tmp_path):
+    """Both seeds of it; the fine-tunings by standard are then held against it, on the named test sets alone."""
+    folders = [root / "runs" / name for name in NAMES]
+    warnings = write_report(tmp_path / "out", "title", folders, ["news"], root / "runs" / "recurrent-2")
+    assert not warnings
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {row["name"]: row["role"] for row in found["systems"]} == {
+        "baseline": "baseline", "standard": "", "recurrent --passes 2": "control", "generative": "", "auxiliary": ""
+    }  # fmt: skip
+    scores = {row["name"]: [run.get("scores", {}) for run in row["runs"]] for row in found["systems"]}
+    pairs = zip(scores["standard"], scores["recurrent --passes 2"])
+    gains = [one["news.greedy"]["bleu"] - other["news.greedy"]["bleu"] for one, other in pairs]
+    claims = {(c["system"], c["search"], c["metric"]): c for c in found["claims"] if c["against"] == "control"}
+    assert claims["standard", "greedy", "bleu"]["difference"] == pytest.approx(sum(gains) / 2)
+    assert {claim["system"] for claim in claims.values()} == {"standard", "generative"}
+    assert "Over the control (recurrent --passes 2: same" in (tmp_path / "out" / "results.md").read_text()
 
 
 def test_means_and_spread(rows, out):
@@ -127,6 +147,8 @@ def test_means_and_spread(rows, out):
 
 def system(name, seeds, criterion="gift_recurrent", same_time_as="", **bleus):
     """A system whose runs have the scores ``bleus``, by column, a list of one for each seed; chrF2 is twice as much."""
+    role = "baseline" if name == "baseline" else "same-time control" if same_time_as else ""
+    role = role or ("control" if criterion == "gift_standard" else "")
     found = []
     for index, seed in enumerate(seeds):
         scores = {
@@ -135,6 +157,7 @@ def system(name, seeds, criterion="gift_recurrent", same_time_as="", **bleus):
         }
         run = SimpleNamespace(seed=seed, criterion=criterion, scores=scores, rest={}, options={"max_update": 9})
         run.name, run.same_time_as = f"{name}-{seed}", f"{same_time_as}-{seed}" if same_time_as else ""
+        run.role = role
         run.started_from = "" if name == "baseline" else "baseline/checkpoints/x.pt"
         run.folder = Path(f"{name}-{seed}")
         found.append(run)
@@ -154,7 +177,7 @@ def test_claims_by_hand():
     ]
     every = [run for one in made for run in one.runs]
     claims = comparisons.claims(made, every, ["a.beam5", "b.beam5", "a.greedy", "b.greedy"])
-    found = {(c.system, c.search, c.metric): c for c in claims if c.against == "control"}
+    found = {(c.system, c.search, c.metric): c for c in claims if c.against == "control" and not c.testset}
     assert [key[0] for key in found if key[1:] == ("beam5", "bleu")] == ["one", "two", "new"]
     assert ("new", "greedy", "bleu") not in found  # there is no control
     one, two = found["one", "beam5", "bleu"], found["two", "beam5", "bleu"]
@@ -168,6 +191,13 @@ def test_claims_by_hand():
     assert found["one", "beam5", "chrf"].p_holm == pytest.approx(2 * ps[0])
     cells = [table.claim_cell(found[name, "beam5", "bleu"]).text for name in ("one", "two", "new")]
     assert cells == ["+1.3 ± 0.7 *", "+0.8 ± 0.7 *", "+10.0 (one seed)"]
+    on_each = {(c.system, c.testset): c for c in claims if (c.search, c.metric) == ("beam5", "bleu") and c.testset}
+    assert list(on_each) == [(name, testset) for name in ("one", "two", "new") for testset in ("a", "b")]
+    one = on_each["one", "b"]  # +1, +2, +2: t = 5 of two degrees of freedom, and nothing is corrected
+    assert one.seeds.difference == pytest.approx(5 / 3) and one.seeds.p == pytest.approx(ps[1]) and one.p_holm is None
+    shown = table.each_test_set(claims).rows
+    assert [cell.text for cell in shown[1]] == ["one", "b", "beam 5", "BLEU", "3", "+1.67", "1.43", "0.0377"]
+    assert len(shown) == 12 == 2 * len(on_each) and len(table.over_seeds(claims).rows) == len(claims) - 12
     (longer,) = [c for c in claims if (c.against, c.metric) == ("same-time control", "bleu")]
     assert (longer.system, longer.seeds.seeds, longer.seeds.difference) == ("one", 2, -1.75)  # -0.5 and -3
     control = next(c for c in claims if c.system == "standard")
@@ -196,7 +226,7 @@ def test_a_control_that_beats_the_baseline_is_warned_of(seeds, p, warned):
     made.append(system("standard", range(len(seeds)), "gift_standard", a_beam5=seeds))
     said = comparisons.claims(made, [run for one in made for run in one.runs], ["a.beam5"])
     tests = {"a.beam5": {"baseline": Comparison(seeds[0] - 10, p)}, "b.beam5": {"baseline": Comparison(0.1, 1.0)}}
-    row = SimpleNamespace(name="standard", criterion="gift_standard", runs=[SimpleNamespace(tests=tests)])
+    row = SimpleNamespace(name="standard", role="control", runs=[SimpleNamespace(tests=tests)])
     found = comparisons.unconverged([row], said)
     assert bool(found) == bool(warned) and all(f"(BLEU, {warned})" in line for line in found)
 
@@ -332,6 +362,9 @@ def test_text_is_escaped_and_the_policy_names_the_only_script(out):
         (["--out", "x", "--colour", "run"], "unrecognized arguments: --colour"),
         (["--out", "x", "nowhere"], "RUN is nowhere, but must be the folder of a run"),
         (["--out", "x", "run", "./run"], "RUN is run, but that run was named before"),
+        (["--out", "x", "--testset", "test,no", "run"], "--testset has test, but no RUN was scored on it"),
+        (["--out", "x", "--control", "other", "run"], "--control is other, but must be one of RUN"),
+        (["--out", "x", "--control", "run", "run"], "--control is run, which is a baseline"),
         (["--out", "file/x", "run"], "--out is file/x, but that folder cannot be made: Not a directory"),
         (["--out", "file", "run"], "--out is file, but that folder cannot be made: File exists"),
     ],
