@@ -42,8 +42,8 @@ def nll(model: nn.Module, dataset: LanguagePairDataset) -> float:
     taken = taken[np.argsort(dataset.tgt_sizes[taken], kind="stable")]
     total, tokens, pad = 0.0, 0, dataset.tgt_dict.pad()
     with torch.no_grad():
-        for start in range(0, len(taken), BATCH):
-            sample = dataset.collater([dataset[int(i)] for i in taken[start : start + BATCH]])
+        for batch in dataset.batch_by_size(taken, max_sentences=BATCH):
+            sample = dataset.collater([dataset[int(i)] for i in batch])
             lprobs = model.get_normalized_probs(model(**sample["net_input"]), log_probs=True)
             target = sample["target"].unsqueeze(2)
             total += float(label_smoothed_nll_loss(lprobs, target, 0.0, ignore_index=pad)[1])
