@@ -7,7 +7,8 @@ in stages, each of which leaves a stamp in ``done/``; run again, it goes on afte
 
 The folder of a training:
 
-    run.json          command, settings, fairseq's options as typed values, fairseq's command, commit, versions
+    run.json          command, settings, fairseq's options as typed values, fairseq's command, commit, versions; of a
+                      fine-tuning how much the model overfits, and of a control of the same time, whose
     train.log         fairseq's log as JSON, the whole configuration first
     stderr.log        what fairseq said beside it
     checkpoints/      fairseq's, and checkpoint_average.pt

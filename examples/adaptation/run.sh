@@ -18,7 +18,7 @@ RAW='' GENERAL='' OUT="$PROJECT/runs/adaptation" SEEDS="1 2 3 4 5" UPDATES=1200 
 options "--raw --general --out --seeds --updates --precision" '' "$@"
 [ -n "$RAW" ] || fail "--raw is needed; see --help"
 [ -n "$GENERAL" ] || fail "--general is needed; see --help"
-DATA="$OUT/prepared/data" BASELINE="$GENERAL/runs/baseline/checkpoints/checkpoint_last.pt" models=()
+DATA="$OUT/prepared/data" BASELINE="$GENERAL/runs/baseline/checkpoints/checkpoint_last.pt" made=() models=()
 
 bash "$PROJECT/scripts/setup_env.sh"
 environment
@@ -29,9 +29,9 @@ for seed in $SEEDS; do
         run="$OUT/runs/dropout-$dropout-$seed"
         gift finetune --from "$BASELINE" --data "$DATA" --out "$run" --lr 6e-4 --updates "$UPDATES" --seed "$seed" \
             --precision "$PRECISION" -- --max-tokens 3072 --dropout "$dropout" "${FLAGS[@]}"
-        models+=("$run/checkpoints/checkpoint_last.pt")
+        made+=("$run") models+=("$run/checkpoints/checkpoint_last.pt")
     done
 done
 gift evaluate --search both --testset valid,test_2016_flickr,tatoeba2021 --data "$DATA" "${models[@]}"
 gift report --out "$OUT/report" --title "Adaptation with dropout and without" --testset test_2016_flickr,tatoeba2021 \
-    --control "$OUT/runs/dropout-0.1-${SEEDS%% *}" "$OUT"/runs/dropout-*
+    --control "${made[0]}" "${made[@]}"  # the first has the dropout of the model

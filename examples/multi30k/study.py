@@ -76,7 +76,9 @@ class Study:
         if self.baseline is None or options.start.suffix != ".pt":
             raise UserError(f"--from is {options.start}, but must be RUN/checkpoints/FILE.pt")
         self.lines = [selection.STANDARD, *selection.read_grid(options.grid)]
-        self.start = Start.of(options, ["--eval-free-running", *options.flags])
+        name = selection.STANDARD.name
+        first = self.out / "runs" / name, [name], Machine.of(options, options.seeds[0])
+        self.start = Start.of(options, ["--eval-free-running", *options.flags], *first)
 
     def trainings(self, names: Sequence[str], seeds: Sequence[int]) -> List[Training]:
         """Those of the lines ``names`` with each of ``seeds``."""

@@ -45,9 +45,8 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
     if baseline is None or options.start.suffix != ".pt":
         raise UserError(f"--from is {options.start}, but must be RUN/checkpoints/FILE.pt")
     further = shared.split_words("--evaluate", options.evaluate)
-    start = Start.of(options, ["--eval-free-running", *flags])
-    first = start.control(options.out / "runs" / "standard", Machine.of(options, options.seeds[0]))
-    start = start.measured(first, flags)
+    first = options.out / "runs" / "standard", ["standard"], Machine.of(options, options.seeds[0])
+    start = Start.of(options, ["--eval-free-running", *flags], *first)
     trainings: Dict[str, List[Training]] = {strategy: [] for strategy in STRATEGIES}  # one for each seed
     for seed in options.seeds:
         machine = Machine.of(options, seed)

@@ -15,6 +15,7 @@ this one. Run again with the same options, it resumes.
 
 import argparse
 from dataclasses import dataclass, replace
+from math import isnan
 from pathlib import Path
 from statistics import fmean
 from typing import List, Optional, Sequence, Tuple
@@ -27,7 +28,7 @@ from gift_fairseq.cli.train import Machine, Training, typed_options
 from gift_fairseq.data.origin import Origin
 from gift_fairseq.errors import UserError
 from gift_fairseq.io import say
-from gift_fairseq.runs import Run
+from gift_fairseq.runs import Run, check_same
 
 FLAGS_OF = "fairseq-train"
 WARMUP = 20  # updates; at most a fifth of all
@@ -65,9 +66,10 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
         raise UserError(
             "--same-time needs a strategy and its control on one machine: no standard, --no-control, --nodes"
         )
-    start, machine = Start.of(options, flags), Machine.of(options)
-    start = start.measured(start.training(options.out, [name, *own], machine), flags)
+    machine = Machine.of(options)
+    start = Start.of(options, flags, options.out, [name, *own], machine)
     training = start.training(options.out, [name, *own], machine)
+    check_same(options.out, Run(options.out).record(), training.record())  # said before the control trains
     control = start.control(options.control or options.out.parent / "standard", machine)
     if name != "standard" and not options.no_control:
         control.run(options.dry_run)
@@ -117,27 +119,29 @@ class Start:
     overfitting: Optional[float] = None  # nats: how far its NLL on training text is below that on validation text
 
     @classmethod
-    def of(cls, options: argparse.Namespace, flags: List[str]) -> "Start":
-        """:class:`UserError` if the checkpoint is none, or does not fit the data."""
+    def of(
+        cls, options: argparse.Namespace, flags: List[str], out: Path, strategy: List[str], machine: Machine
+    ) -> "Start":
+        """Overfitting is measured, unless ``flags``, typed after --, name a dropout.
+
+        ``out``, ``strategy`` and ``machine`` are those of the first fine-tuning; if it was begun, ``run.json`` has the
+        measure. :class:`UserError`, before anything is measured, if the checkpoint is none, or does not fit the data,
+        or if a flag of ``strategy`` has no meaning.
+        """
         from gift_fairseq.checkpoints.flags import flags_of
 
         found = flags_of(str(options.start), options.data)
         found += ["--lr", f"{options.lr:g}"] if options.lr else []
         origin = Origin.of(options.data)
         gold = Path(origin.data) if origin else options.data
-        return cls(options.start.resolve(), options.data, gold, options.updates, [*found, *flags])
-
-    def measured(self, first: Training, flags: List[str]) -> "Start":
-        """With its ``overfitting``, which decides on the dropout; the same where ``flags``, typed after --, name one.
-
-        Taken from the run of ``first``, one of the fine-tunings, where that was begun before; else measured.
-        :class:`UserError` if a flag of ``first`` has no meaning, before anything is measured.
-        """
-        first.record()
+        start = cls(options.start.resolve(), options.data, gold, options.updates, [*found, *flags])
+        before, now = Run(out).record(), start.training(out, strategy, machine).record()["fairseq"]
         if any(flag.split("=")[0] == "--dropout" for flag in flags):
-            return self
-        known = Run(first.out).record().get("overfitting")
-        return replace(self, overfitting=overfitting_of(self.checkpoint, self.gold) if known is None else known)
+            return start
+        known, made_from = before.get("overfitting"), before.get("fairseq", {})
+        if known is None or any(made_from.get(name) != now[name] for name in ("data", "finetune_from_model")):
+            known = overfitting_of(start.checkpoint, gold)
+        return replace(start, overfitting=known)
 
     def training(self, out: Path, strategy: List[str], machine: Machine) -> Training:
         """The fine-tuning by ``strategy``, whose first word is its name, into the folder ``out``.
@@ -187,7 +191,7 @@ class Start:
     def _training(self, out: Path, data: Path, strategy: List[str], machine: Machine) -> Training:
         words = ["--criterion", f"gift_{strategy[0]}", *strategy[1:], "--finetune-from-model", str(self.checkpoint)]
         words += ["--optimizer", "adam", *schedule(self.updates, self.flags), *self.flags]
-        if fits_without_dropout(self.overfitting) and strategy[0] != "consistency":  # its passes differ by dropout
+        if hardly_overfits(self.overfitting) and strategy[0] != "consistency":  # its passes differ by dropout
             words += ["--dropout", "0"]
         why = {} if self.overfitting is None else {"overfitting": self.overfitting}
         return Training("finetune", data, out, self.updates, words, machine, why)
@@ -217,13 +221,14 @@ class Start:
 
 
 def overfitting_of(checkpoint: Path, data: Path) -> Optional[float]:
-    """Measures it, and says what follows; None where ``data`` has no validation set."""
+    """Measures it, and says what follows; None where ``data`` has no validation set that the model can read."""
     from gift_fairseq.evaluation import overfitting
 
     found = overfitting.measure(checkpoint, data)
-    if found is None:
+    if found is None or isnan(found.gap):
+        say(f"there is no validation set in {data} to tell overfitting by; so the dropout is that of the checkpoint")
         return None
-    dropout = "0" if fits_without_dropout(found.gap) else "that of the checkpoint"
+    dropout = "0" if hardly_overfits(found.gap) else "that of the checkpoint"
     say(
         f"NLL of {checkpoint.name}: {found.train:.2f} nats on train, {found.valid:.2f} on valid; so the dropout is "
         f"{dropout} (what decides: a difference of {OVERFITTED:g})"
@@ -231,7 +236,7 @@ def overfitting_of(checkpoint: Path, data: Path) -> Optional[float]:
     return found.gap
 
 
-def fits_without_dropout(overfitting: Optional[float]) -> bool:
+def hardly_overfits(overfitting: Optional[float]) -> bool:
     return overfitting is not None and overfitting < OVERFITTED
 
 

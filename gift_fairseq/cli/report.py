@@ -21,7 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--control",
         type=Path,
         metavar="RUN",
-        help="one of the runs: what differs from it in nothing but the seed is what the others are held against; "
+        help="one of RUN: it and what differs from it in nothing but the seed are what the others are held against; "
         "default: the fine-tunings by standard",
     )
     parser.add_argument("--title", default="Fine-tuning strategies compared", metavar="TEXT", help="of the page")
@@ -34,7 +34,7 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
     from gift_fairseq.report.folder import write_report
 
     with quiet():
-        testsets = options.testset.split(",") if options.testset else ()
+        testsets = [name.strip() for name in options.testset.split(",")] if options.testset else []
         warnings = write_report(options.out, options.title, options.runs, testsets, options.control)
     for line in warnings:
         say(line)

@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from gift_fairseq.evaluation import significance
 from gift_fairseq.evaluation.scores import search_of, testset_of
 from gift_fairseq.evaluation.significance import LEVEL, OverSeeds
-from gift_fairseq.report.runs import Run
+from gift_fairseq.report.runs import CONTROL, Run
 from gift_fairseq.report.systems import System, SystemRow, baseline_of, control_of, held, same_time_control_of
 
 AGAINST = {"control": control_of, "same-time control": same_time_control_of, "baseline": baseline_of}
@@ -55,12 +55,12 @@ def claims(systems: Sequence[System], runs: Sequence[Run], columns: Sequence[str
             ]
             if not differences:
                 continue
-            claim = partial(Claim, system.name, system.runs[0].role, against, search, metric)
+            claimed = partial(Claim, system.name, system.runs[0].role, against, search, metric)
             over = significance.over_seeds([fmean(of_seed) for of_seed in differences])
-            family.append(claim("", over, over.p))
+            family.append(claimed(testset="", seeds=over, p_holm=over.p))
             if against == "control" and len(own) > 1:
-                of_columns = zip(own, zip(*differences))
-                parts += [claim(testset_of(column), significance.over_seeds(each)) for column, each in of_columns]
+                for column, of_column in zip(own, zip(*differences)):
+                    parts.append(claimed(testset=testset_of(column), seeds=significance.over_seeds(of_column)))
         tested = [claim for claim in family if not claim.role and claim.p_holm is not None]
         for claim, p in zip(tested, significance.holm([claim.p_holm for claim in tested])):
             claim.p_holm = p
@@ -89,12 +89,12 @@ def over_sentences(
 
 
 def unconverged(rows: Sequence[SystemRow], claims: Sequence[Claim]) -> List[str]:
-    """Warnings where the control is significantly better than the baseline.
+    """Warnings where plain updates are significantly better than the baseline.
 
     By BLEU over its seeds in one of the searches; with one seed by the tests over sentences, corrected by their number.
     """
     found = []
-    for row in (row for row in rows if row.role in ("control", "same-time control")):
+    for row in (row for row in rows if row.criterion == CONTROL):
         own = [c for c in claims if (c.system, c.against, c.metric) == (row.name, "baseline", "bleu")]
         said = [(c.search, c.seeds.difference, c.p_holm) for c in own if c.p_holm is not None]
         if not said:
@@ -106,7 +106,7 @@ def unconverged(rows: Sequence[SystemRow], claims: Sequence[Claim]) -> List[str]
         ]
         if better:
             found.append(
-                f"Warning: {row.name}, the control, is better than the baseline (BLEU, {'; '.join(better)}): the "
+                f"Warning: {row.name}, plain updates, is better than the baseline (BLEU, {'; '.join(better)}): the "
                 "baseline was not converged, and the comparison rewards whatever trains longest."
             )
     return found

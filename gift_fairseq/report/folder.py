@@ -31,9 +31,10 @@ def write_report(
             raise UserError(f"RUN is {folder}, but that run was named before")
         known.add(folder.resolve())
     runs = [read_run(folder) for folder in folders]
+    scored = dict.fromkeys(testset_of(column) for run in runs for column in run.scores)
     for name in testsets:
-        if not any(testset_of(column) == name for run in runs for column in run.scores):
-            raise UserError(f"--testset has {name}, but no RUN was scored on it")
+        if name not in scored:
+            raise UserError(f"--testset is {','.join(testsets)}, but RUN was scored on {', '.join(scored) or 'none'}")
     if testsets:
         for run in runs:
             run.scores = {column: score for column, score in run.scores.items() if testset_of(column) in testsets}

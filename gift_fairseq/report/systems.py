@@ -19,8 +19,9 @@ from gift_fairseq.evaluation.significance import Comparison
 from gift_fairseq.report.runs import LAST, Run
 from gift_fairseq.runs import AVERAGED
 
+TYPED_AS = folders.TYPED_AS["finetune"]
+
 UPDATES = ("max_update", "total_num_update", "warmup_updates")  # options that follow from --updates
-NAMED = {"max_update": "updates"}
 MOST_NAMED = 3  # options in the name of a system
 METRICS = tuple(metric.name for metric in fields(Metrics))
 
@@ -103,23 +104,23 @@ def group(runs: Sequence[Run]) -> List[System]:
         found.setdefault(known or run.folder, []).append(run)
     groups = list(found.values())
     strategies = [_name(g[0], runs) for g in groups]
-    alike = {name: [g[0] for g, other in zip(groups, strategies) if other == name] for name in strategies}
-    settings = [_settings(g[0], alike[name]) for name, g in zip(strategies, groups)]
-    names = [f"{name}, {setting}" if setting else name for name, setting in zip(strategies, settings)]
+    names = []
+    for name, own in zip(strategies, groups):
+        settings = _settings([g[0] for g, other in zip(groups, strategies) if other == name])
+        names.append(", ".join([name, *(f"{TYPED_AS.get(s, s)} {_shown(own[0].rest.get(s))}" for s in settings)]))
     for more in (lambda run: run.name, lambda run: str(run.folder)):
         twice = {name for name in names if names.count(name) > 1}
         names = [f"{name} ({more(g[0])})" if name in twice else name for name, g in zip(names, groups)]
     return [System(name, list(g)) for name, g in zip(names, groups)]
 
 
-def _settings(run: Run, alike: Sequence[Run]) -> str:
-    """What tells ``run`` from the others of ``alike``, which have its strategy; empty if that is a lot, or a path."""
-    follow = UPDATES[1:] if len({one.options.get("max_update") for one in alike}) > 1 else ()
-    known = {name: value for name, value in run.rest.items() if name not in follow}
-    differing = {name: value for name, value in known.items() if any(one.rest.get(name) != value for one in alike)}
-    if len(differing) > MOST_NAMED or "data" in differing:
-        return ""
-    return ", ".join(f"{NAMED.get(name, name).replace('_', '-')} {_shown(value)}" for name, value in differing.items())
+def _settings(alike: Sequence[Run]) -> List[str]:
+    """The options in which runs of one strategy differ; none if they are many, or paths."""
+    values = {name: {json.dumps(run.rest.get(name)) for run in alike} for run in alike for name in run.rest}
+    differing = [name for name, found in values.items() if len(found) > 1]
+    if "max_update" in differing:
+        differing = [name for name in differing if name not in UPDATES[1:]]
+    return differing if len(differing) <= MOST_NAMED and not {"data", "finetune_from_model"} & set(differing) else []
 
 
 def _shown(value: Any) -> str:
@@ -138,15 +139,14 @@ def _name(run: Run, runs: Sequence[Run]) -> str:
 
 def hold_against(control: Path, systems: Sequence[System]) -> None:
     """Makes the system of the run in the folder ``control`` the one control; :class:`UserError` if it cannot be one."""
-    for system in systems:
-        own = any(run.folder.resolve() == control.resolve() for run in system.runs)
-        for run in system.runs:
-            if own and run.role in ("baseline", "same-time control"):
-                raise UserError(f"--control is {control}, which is a {run.role}")
-            if own or run.role == "control":
-                run.role = "control" if own else ""
-    if not any(run.role == "control" for system in systems for run in system.runs):
+    found = [one for one in systems if any(run.folder.resolve() == control.resolve() for run in one.runs)]
+    if not found:
         raise UserError(f"--control is {control}, but must be one of RUN")
+    if found[0].runs[0].role not in ("", "control"):
+        raise UserError(f"--control is {control}, a {found[0].runs[0].role}, but must be one of the fine-tunings")
+    for system in systems:
+        for run in system.runs:
+            run.role = "control" if system is found[0] else "" if run.role == "control" else run.role
 
 
 def control_of(run: Run, runs: Sequence[Run]) -> Optional[Run]:

@@ -159,7 +159,8 @@ def legend(rows: Sequence[SystemRow], claims: Sequence[Claim]) -> List[str]:
     """What stands below the results: one sentence or two a line, plain text."""
     several = any(score.seeds > 1 for row in rows for score in row.scores.values())
     tested = any(claim.p_holm is not None for claim in claims)
-    control = " or ".join(row.name for row in rows if row.role == "control") or "standard"
+    controls = [row.name for row in rows if row.role == "control"]
+    of_control = f"{' or '.join(controls) or 'standard'}: same start, updates and seed"
     lines = [f"Missing: {row.name}: {note}." for row in rows for note in row.notes]
     lines.append(
         "BLEU ± half the width of its 95% confidence interval (sacreBLEU's bootstrap, 1,000 resamples of the test set)"
@@ -167,7 +168,7 @@ def legend(rows: Sequence[SystemRow], claims: Sequence[Claim]) -> List[str]:
         + "."
     )
     lines.append(
-        f"Over the control ({control}: same start, updates and seed): BLEU, the mean over the test sets"
+        f"Over the control ({of_control}): BLEU, the mean over the test sets"
         + (
             f" and seeds ± half its 95% t interval over the seeds; * p < {LEVEL} by the t test of the paired seeds, "
             "with Holm's correction for the number of strategies."
@@ -175,6 +176,8 @@ def legend(rows: Sequence[SystemRow], claims: Sequence[Claim]) -> List[str]:
             else ". One seed says nothing of a strategy: another seed of the same differs as much. Nothing is claimed."
         )
     )
+    if len(controls) > 1:
+        lines.append("With --control RUN one of these controls is the only one, and the others are held against it.")
     if any(claim.against == "same-time control" for claim in claims):
         lines.append("Same-time control: standard for as many updates as took as long as those of the strategy.")
     lines.append(
@@ -182,8 +185,8 @@ def legend(rows: Sequence[SystemRow], claims: Sequence[Claim]) -> List[str]:
         "first epoch. Average memory is over all updates, maximum memory the highest peak; on a CPU of the process, "
         "with what its allocator keeps free for the next tensors. Tokens/s: target tokens, as fairseq logs them."
     )
-    held = {claim.system for claim in claims if claim.against == "control" or claim.role}
-    alone = list(dict.fromkeys(claim.system for claim in claims if claim.system not in held))
+    held = {claim.system for claim in claims if claim.against == "control"}
+    alone = [row.name for row in rows if row.scores and not (row.role or row.notes or row.name in held)]
     if alone:
         lines.append(f"Without a control of the same updates and seed among the runs: {', '.join(alone)}.")
     return lines
@@ -254,7 +257,8 @@ def as_csv(rows: Sequence[SystemRow], columns: Sequence[str], claims: Sequence[C
         for claim in (claim for claim in claims if claim.system == row.name):
             where = f"{claim.testset}.{claim.search}" if claim.testset else claim.search
             name = f"{where}.{claim.metric}_over_{claim.against}"
-            lines[-1].update({name: claim.seeds.difference, f"{name}.p_holm": claim.p_holm})
+            lines[-1].update({name: claim.seeds.difference, f"{name}.p": claim.seeds.p})
+            lines[-1].update({} if claim.testset else {f"{name}.p_holm": claim.p_holm})
     out = io.StringIO()
     writer = csv.DictWriter(out, list(dict.fromkeys(head for line in lines for head in line)), lineterminator="\n")
     writer.writeheader()

@@ -13,7 +13,6 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.optim import build_optimizer
 from fairseq.optim.lr_scheduler import build_lr_scheduler
 
-from gift_fairseq import runs
 from gift_fairseq.cli import finetune, train
 from gift_fairseq.data.origin import Origin
 from gift_fairseq.errors import UserError
@@ -61,25 +60,6 @@ def test_dropout_is_off_for_all_but_consistency(tmp_path):
 def test_dropout_is_off_where_the_model_hardly_overfits(tmp_path, gap, dropout):
     start = replace(start_of(tmp_path, 30, ["--dropout", "0.1"]), overfitting=gap)
     assert start.control(tmp_path / "x", MACHINE).record()["fairseq"]["dropout"] == dropout
-
-
-@pytest.mark.parametrize("flags", [["--dropout", "0.2"], ["--dropout=0.2"]])
-def test_a_dropout_after_the_dashes_is_not_decided_by_overfitting(tmp_path, flags):
-    """Nothing is measured: there is no checkpoint."""
-    start = start_of(tmp_path, 30, ["--dropout", "0.1", *flags])
-    start = start.measured(start.control(tmp_path / "x", MACHINE), flags)
-    assert start.control(tmp_path / "x", MACHINE).record()["fairseq"]["dropout"] == 0.2
-
-
-def test_overfitting_is_measured_once_and_after_mistakes(tmp_path):
-    """Where the run was begun, ``run.json`` has it; a mistyped flag is named first. There is no checkpoint."""
-    start = start_of(tmp_path, 30, ["--dropout", "0.1"])
-    with pytest.raises(UserError, match="--gold-rate"):
-        start.measured(start.training(tmp_path / "x", ["recurrent", "--gold-rate", "0.5"], MACHINE), [])
-    begun = replace(start, overfitting=-0.25).control(tmp_path / "x", MACHINE)
-    with runs.begin(tmp_path / "x", {**begun.record(), **begun.why}) as run:
-        run.stamp("train").touch()
-    assert start.measured(start.control(tmp_path / "x", MACHINE), []).overfitting == -0.25
 
 
 def test_the_second_machine_trains_the_control_and_then_the_strategy(tmp_path, monkeypatch):

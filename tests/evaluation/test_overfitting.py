@@ -1,5 +1,6 @@
 """Overfitting: NLL on training and on validation text, and whether fine-tuning keeps its dropout."""
 
+import argparse
 import math
 import shutil
 
@@ -8,9 +9,18 @@ import torch
 from conftest import TRANSFORMER, error_of, fairseq_train
 from fairseq import checkpoint_utils
 
+from gift_fairseq import runs
 from gift_fairseq.cli import finetune
+from gift_fairseq.cli.train import Machine
 from gift_fairseq.distillation import task_of
+from gift_fairseq.errors import UserError
 from gift_fairseq.evaluation import overfitting
+from gift_fairseq.evaluation.overfitting import Overfitting
+
+MACHINE = Machine(
+    patience=0, average=0, precision="fp32", seed=1, gpus=1, on_cpu=True, nodes=1, node_rank=0, master=None,
+    tensorboard=False, wandb=None,
+)  # fmt: skip
 
 
 def trained(data, folder, updates):
@@ -91,6 +101,53 @@ def test_fine_tuning_tells_what_is_overfitted(checkpoint, binarized, tmp_path, c
     assert "the dropout is that of the checkpoint" in capsys.readouterr().err
     assert finetune.overfitting_of(trained(binarized, tmp_path / "fresh", 1), binarized) < 0.45
     assert "the dropout is 0" in capsys.readouterr().err
+
+
+@pytest.fixture
+def start(checkpoint, binarized, tmp_path, monkeypatch):
+    """``start(*flags)`` of a fine-tuning into tmp_path; ``start.measured``: the models that were measured, 0.2 each."""
+    measured = []
+    monkeypatch.setattr(overfitting, "measure", lambda model, _: measured.append(model) or Overfitting(1.0, 1.2))
+
+    def of(*flags, strategy=("standard",), model=checkpoint):
+        options = argparse.Namespace(start=model, data=binarized, lr=None, updates=3)
+        return finetune.Start.of(options, list(flags), tmp_path, list(strategy), MACHINE)
+
+    of.measured = measured
+    return of
+
+
+def dropout_of(training):
+    return training.record()["fairseq"]["dropout"]
+
+
+@pytest.mark.parametrize("flags", [["--dropout", "0.2"], ["--dropout=0.2"]])
+def test_a_dropout_after_the_dashes_is_not_decided_by_overfitting(start, tmp_path, flags):
+    assert dropout_of(start(*flags).control(tmp_path, MACHINE)) == 0.2 and not start.measured
+    assert dropout_of(start().control(tmp_path, MACHINE)) == 0 and start.measured
+
+
+def test_overfitting_is_measured_once_and_after_mistakes(start, checkpoint, tmp_path):
+    """A mistyped flag is named first. A run that was begun, from the same checkpoint, knows the measure."""
+    with pytest.raises(UserError, match="--gold-rate"):
+        start(strategy=["recurrent", "--gold-rate", "0.5"])
+    assert not start.measured
+    begun = start().control(tmp_path, MACHINE)
+    with runs.begin(tmp_path, {**begun.record(), **begun.why}) as run:
+        run.stamp("train").touch()
+    assert start().overfitting == pytest.approx(0.2) and start.measured == [checkpoint]
+    other = tmp_path / "other.pt"
+    shutil.copy(checkpoint, other)
+    start(model=other)
+    assert start.measured == [checkpoint, other]
+    said = error_of("finetune", "--from", other, "--data", begun.data, "--out", tmp_path, "--updates", "3")
+    assert f"--from was {checkpoint} and is now {other}" in said
+
+
+def test_what_cannot_be_read_tells_nothing(start, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(overfitting, "measure", lambda *_: Overfitting(1.0, float("nan")))
+    assert dropout_of(start().control(tmp_path, MACHINE)) == 0.1
+    assert "the dropout is that of the checkpoint" in capsys.readouterr().err
 
 
 def test_without_a_validation_set_the_dropout_stays(checkpoint, binarized, tmp_path):

@@ -236,7 +236,7 @@ def stubbed(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "located", lambda words: ["bash", str(stub), *words])
     flags = [*"--arch transformer --lr 1e-3 --max-tokens 100".split()]
     start = finetune.Start(checkpoint, tmp_path, tmp_path, 3, flags)
-    monkeypatch.setattr(finetune.Start, "of", lambda options, flags: start)
+    monkeypatch.setattr(finetune.Start, "of", lambda *_: start)
 
     def run(grid, jobs):
         (tmp_path / "grid.txt").write_text(grid)
@@ -320,6 +320,8 @@ def test_the_study(tmp_path, capsys):
     for system in report["systems"][1:]:
         assert [run["seed"] for run in system["runs"]] == [1, 2] and not system["notes"]
         assert all(score["seeds"] == 2 for score in system["scores"].values())
+    options = [json.loads((out / "runs" / name / "run.json").read_text())["fairseq"] for name in runs]
+    assert {one["dropout"] for one in options} == {0}  # after one update the model does not overfit
     claims = {(claim["system"], claim["against"], claim["search"]): claim["seeds"] for claim in report["claims"]}
     assert claims["recurrent --gold-ratio 0.5", "control", "beam5"] == 2
     assert not list(out.rglob("*.partial"))

@@ -78,6 +78,25 @@ def test_another_rate_is_another_system_and_another_control(root, tmp_path):
     assert moved is by_name["baseline"]
 
 
+def test_settings_tell_systems_of_one_strategy_apart(root):
+    """Whatever differs stands in all names; updates without what follows from them; no paths."""
+    found = [runs.read_run(root / "runs" / name) for name in NAMES]
+    first, second = (next(run for run in found if run.name == f"standard-{seed}") for seed in (1, 2))
+
+    def names(**changed):
+        second.options.update(changed)
+        return [group.name for group in systems.group(found) if group.name.startswith("standard")]
+
+    first.options["dropout"] = 0.0
+    assert names(dropout=0.1) == ["standard, dropout 0", "standard, dropout 0.1"]
+    assert names(dropout=0.0, max_update=7, total_num_update=7) == ["standard, updates 3", "standard, updates 7"]
+    assert names(clip_norm=1.0, patience=2, bf16=True) == ["standard (standard-1)", "standard (standard-2)"]
+    for name in ("max_update", "total_num_update", "clip_norm", "patience", "bf16"):
+        first.options[name] = second.options[name]
+    assert names() == ["standard"]
+    assert names(finetune_from_model="/another/x.pt") == ["standard (standard-1)", "standard (standard-2)"]
+
+
 def test_controls_of_the_same_time(root, tmp_path):
     """One system although its seeds made other numbers of updates; no control of the same updates, even where it made
     as many."""
@@ -114,6 +133,20 @@ def test_another_control_is_named(root, tmp_path):
     assert claims["standard", "greedy", "bleu"]["difference"] == pytest.approx(sum(gains) / 2)
     assert {claim["system"] for claim in claims.values()} == {"standard", "generative"}
     assert "Over the control (recurrent --passes 2: same" in (tmp_path / "out" / "results.md").read_text()
+
+
+def test_what_is_held_against_nothing_is_said():
+    """A control of another seed alone; two settings of the control, none of them chosen."""
+    scores = {"a.beam5": SimpleNamespace(seeds=1)}
+    control, one = (SimpleNamespace(name=name, notes=[], scores=scores, role="") for name in ("standard", "one"))
+    control.role = "control"
+    said = table.legend([control, one], [])
+    assert said[-1] == "Without a control of the same updates and seed among the runs: one."
+    one.role = "control"
+    said = table.legend([control, one], [])
+    assert "Over the control (standard or one: same" in said[1] and said[2].startswith(
+        "With --control RUN one of these"
+    )
 
 
 def test_means_and_spread(rows, out):
@@ -226,7 +259,7 @@ def test_a_control_that_beats_the_baseline_is_warned_of(seeds, p, warned):
     made.append(system("standard", range(len(seeds)), "gift_standard", a_beam5=seeds))
     said = comparisons.claims(made, [run for one in made for run in one.runs], ["a.beam5"])
     tests = {"a.beam5": {"baseline": Comparison(seeds[0] - 10, p)}, "b.beam5": {"baseline": Comparison(0.1, 1.0)}}
-    row = SimpleNamespace(name="standard", role="control", runs=[SimpleNamespace(tests=tests)])
+    row = SimpleNamespace(name="standard", criterion="gift_standard", runs=[SimpleNamespace(tests=tests)])
     found = comparisons.unconverged([row], said)
     assert bool(found) == bool(warned) and all(f"(BLEU, {warned})" in line for line in found)
 
@@ -323,6 +356,12 @@ def test_all_forms_hold_the_same_numbers(rows, out):
                 blanks = page.replace("\u00a0", " ")
                 assert f'data-value="{score["bleu"]!r}">{cell}</td>' in blanks and cell in markdown
         assert lines[name]["epoch_seconds"] == ("" if row["epoch_seconds"] is None else repr(row["epoch_seconds"]))
+    claims = json.loads((out / "results.json").read_text())["claims"]
+    for claim in (claim for claim in claims if "p" in claim):
+        name = f"{claim['search']}.{claim['metric']}_over_{claim['against']}"
+        assert [lines[claim["system"]][f"{name}{key}"] for key in ("", ".p", ".p_holm")] == [
+            repr(claim[key]) for key in ("difference", "p", "p_holm")
+        ]
     for signature in {score["signature"] for row in rows.values() for score in row["scores"].values()}:
         assert "version:" in signature and f"`{signature}`" in markdown and signature in page
 
@@ -362,9 +401,12 @@ def test_text_is_escaped_and_the_policy_names_the_only_script(out):
         (["--out", "x", "--colour", "run"], "unrecognized arguments: --colour"),
         (["--out", "x", "nowhere"], "RUN is nowhere, but must be the folder of a run"),
         (["--out", "x", "run", "./run"], "RUN is run, but that run was named before"),
-        (["--out", "x", "--testset", "test,no", "run"], "--testset has test, but no RUN was scored on it"),
+        (["--out", "x", "--testset", "test,no", "run"], "--testset is test,no, but RUN was scored on none"),
         (["--out", "x", "--control", "other", "run"], "--control is other, but must be one of RUN"),
-        (["--out", "x", "--control", "run", "run"], "--control is run, which is a baseline"),
+        (
+            ["--out", "x", "--control", "run", "run"],
+            "--control is run, a baseline, but must be one of the fine-tunings",
+        ),
         (["--out", "file/x", "run"], "--out is file/x, but that folder cannot be made: Not a directory"),
         (["--out", "file", "run"], "--out is file, but that folder cannot be made: File exists"),
     ],
