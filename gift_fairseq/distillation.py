@@ -10,7 +10,7 @@ import json
 import multiprocessing
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -192,10 +192,11 @@ class Chosen(NamedTuple):
     length: float  # tokens of the chosen hypotheses for each of the gold translations
 
 
-def choose(what: Proposing, folder: Path, out: Path, share: float) -> Chosen:
+def choose(what: Proposing, folder: Path, out: Path, share: float, sentences: Optional[int]) -> Chosen:
     """Makes the data folder ``out``, whole or not at all: ``what.data``, with chosen pairs after the gold ones.
 
     The chosen pairs are the given ``share`` of all pairs: each stands there as often as that takes, give or take once.
+    ``sentences`` is what :func:`propose` had.
     (fairseq would read them from a ``train1`` too, but stops without ``--upsample-primary``.)
     """
     task, partial = task_of(what.data), out.with_name(f"{out.name}.partial")
@@ -224,7 +225,8 @@ def choose(what: Proposing, folder: Path, out: Path, share: float) -> Chosen:
             if not path.name.startswith("train"):
                 (partial / path.name).symlink_to(path.resolve())
         seconds = sum(float(path.read_text()) for path in folder.glob(f"*{SECONDS}"))
-        Origin(str(what.data), str(what.checkpoint), seconds, len(gold[0])).write(partial)
+        settings = {**asdict(what.cfg), "share": share, "sentences": sentences}
+        Origin(str(what.data), str(what.checkpoint), seconds, len(gold[0]), settings).write(partial)
         shutil.rmtree(out, ignore_errors=True)
         partial.rename(out)
     finally:

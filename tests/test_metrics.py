@@ -276,7 +276,7 @@ def test_every_measure_is_in_the_log_of_updates_and_epochs(binarized, tmp_path, 
     metrics.reset()
     if strategy == "margin":  # half of the pairs are own
         binarized = shutil.copytree(binarized, tmp_path / "data")
-        Origin("gold", "x.pt", 0.0, gold_pairs=30).write(binarized)
+        Origin("gold", "x.pt", 0.0, gold_pairs=30, settings={}).write(binarized)
     flags = f"{TRANSFORMER} --task gift_translation {(STRATEGIES | MORE)[strategy]} --max-epoch 1 --no-save"
     more = ["--finetune-from-model", plain[1]] if strategy in MORE else ["--eval-free-running"]
     lines = fairseq_train(binarized, tmp_path, flags, *more)

@@ -108,7 +108,7 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
         begun.stage(
             "translate", lambda: distillation.propose(what, folder, options.max_tokens, options.sentences, processes)
         )
-        chosen = distillation.choose(what, folder, options.out / "data", options.share)
+        chosen = distillation.choose(what, folder, options.out / "data", options.share, options.sentences)
     say(
         f"of {chosen.sentences} sentences {chosen.near} have one that is near enough, with a mean score of "
         f"{chosen.score:.1f} (all hypotheses: {chosen.score_of_all:.1f}) and {chosen.length:.3f} of the gold length"

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Any, Dict, Optional
 
 from gift_fairseq.errors import UserError
 from gift_fairseq.io import write_whole
@@ -18,6 +18,7 @@ class Origin:
     checkpoint: str  # whose translations they are
     seconds: float  # what translating took, of all processes together
     gold_pairs: int  # so many of the training set, the first, are gold
+    settings: Dict[str, Any]  # how many sentences were translated, how, and which translations were chosen
 
     def write(self, folder: Path) -> None:
         write_whole(str(folder / FILE), json.dumps(asdict(self), indent=1) + "\n")

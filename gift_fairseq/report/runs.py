@@ -1,5 +1,6 @@
 """A run's folder as the report sees it: what was trained, how it went, what it scored, and what is missing."""
 
+import contextlib
 import json
 import math
 import shlex
@@ -12,6 +13,7 @@ from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
 import gift_fairseq.criterions  # noqa: F401  registers the strategies, whose options are asked for
 from gift_fairseq import runs
 from gift_fairseq.data import testsets
+from gift_fairseq.data.origin import Origin
 from gift_fairseq.errors import UserError
 from gift_fairseq.evaluation.scores import Score, testset_of
 
@@ -98,6 +100,7 @@ class Run:
     name: str
     command: str
     options: Dict[str, Any]  # fairseq's, typed; empty if the run was not trained by this command line
+    settings: Dict[str, Any]  # see settings_of()
     same_time_as: str  # the name of the run whose time this control has; empty for all others
     role: str  # as what others are held against it: baseline, control, same-time control; empty for all others
     log: Log
@@ -134,9 +137,9 @@ class Run:
 
     @property
     def rest(self) -> Dict[str, Any]:
-        """All options that say neither which strategy it is nor which seed."""
-        apart = {"criterion", "seed", *own_options(self.criterion)}
-        return {name: value for name, value in self.options.items() if name not in apart}
+        """All settings that do not say which strategy it is."""
+        apart = {"criterion", *own_options(self.criterion)}
+        return {name: value for name, value in self.settings.items() if name not in apart}
 
     def hypotheses(self, column: str) -> List[str]:
         return runs.Run(self.folder).hypotheses(column)
@@ -157,6 +160,28 @@ def _score(run: runs.Run, column: str, found: Any) -> Optional[Score]:
     except (OSError, ValueError, TypeError, KeyError, UserError):
         return None
     return score if all(len(text) == score.sentences for text in texts) else None
+
+
+def settings_of(options: Dict[str, Any]) -> Dict[str, Any]:
+    """``options`` without seeds: a checkpoint or a data folder made from one stands for the settings that made it.
+
+    So the seeds of a recipe of several steps are one system, though each goes on from a checkpoint of its own.
+    """
+    found = {name: value for name, value in options.items() if name != "seed"}
+    if options.get("finetune_from_model"):
+        found["finetune_from_model"] = _made_by(options["finetune_from_model"])
+    with contextlib.suppress(UserError):  # own translations of another version: their path it is
+        origin = Origin.of(Path(options["data"])) if options.get("data") else None
+        if origin:
+            found["data"] = [origin.data, _made_by(origin.checkpoint), origin.settings]
+    return found
+
+
+def _made_by(checkpoint: str) -> Any:
+    """The path where no run tells."""
+    run = runs.run_of(Path(checkpoint))
+    options = run and run.record().get("fairseq")
+    return [Path(checkpoint).name, settings_of(options)] if options else checkpoint
 
 
 def _role(options: Dict[str, Any], same_time_as: str) -> str:
@@ -193,6 +218,7 @@ def read_run(folder: Path) -> Run:
         name=run.folder.resolve().name,
         command=shlex.join(record.get("words", [])),
         options=options,
+        settings=settings_of(options),
         same_time_as=same_time_as,
         role=_role(options, same_time_as),
         log=log,

@@ -95,7 +95,8 @@ def test_a_control_of_the_same_time(tmp_path):
     why = controls[1].why["same_time_as"]
     assert why == {"run": "recurrent-seed2", "seconds": pytest.approx(160), "seconds_of_an_update": pytest.approx(1.1)}
     assert start.as_long_as(pairs) == controls
-    Origin(str(tmp_path), "x.pt", seconds=44, gold_pairs=1).write(tmp_path)  # of all processes: 22 s of each of two
+    seconds = 44  # of all processes: 22 of each of two
+    Origin(str(tmp_path), "x.pt", seconds, gold_pairs=1, settings={}).write(tmp_path)
     two = [(replace(one, machine=SimpleNamespace(gpus=2)), control) for one, control in pairs]
     assert [one.updates for one in start.as_long_as(two)] == [165, 165]
     with pytest.raises(UserError, match="--same-time needs a strategy and its control"):

@@ -265,7 +265,9 @@ def test_distillation_translates_before_it_trains(run, binarized, tmp_path, caps
     assert [options.pop(name) for name in ("margin", "margin_weight")] == [0.5, 3]
     assert {**of_control, **options} == of_control
     assert len(data_utils.load_indexed_dataset(str(data / "train.en-de.de"))) == 60 + 20
-    assert Origin.of(data).checkpoint == str(checkpoint)
+    origin = Origin.of(data)
+    assert origin.checkpoint == str(checkpoint)
+    assert [origin.settings[name] for name in ("candidates", "share", "sentences")] == [2, 0.25, 50]
     again, _ = tune(tmp_path / "again", data, "distillation --margin-weight 3 --margin 0.5")
     assert again["data"] == str(data)
     assert_equal(parameters(own), parameters(tmp_path / "again"))

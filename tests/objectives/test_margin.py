@@ -26,7 +26,7 @@ MARGIN = "--criterion gift_distillation --margin 0.7 --margin-weight 3"
 def distilled(dictionaries, tmp_path):
     """``distilled("--flags ...")``: a criterion over data of two gold pairs, then own ones."""
     data = shutil.copytree(dictionaries, tmp_path / "data")
-    Origin("gold", "x.pt", 0.0, gold_pairs=2).write(data)
+    Origin("gold", "x.pt", 0.0, gold_pairs=2, settings={}).write(data)
     return lambda flags: make(data, f"{TRANSFORMER} {flags}")
 
 

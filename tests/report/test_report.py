@@ -13,6 +13,7 @@ import sacrebleu
 from conftest import error_of, gift
 from report_runs import NAMES, SENTENCES, hypotheses, log_line, make_report, make_run, make_runs, references
 
+from gift_fairseq.data.origin import Origin
 from gift_fairseq.errors import UserError
 from gift_fairseq.evaluation.significance import Comparison
 from gift_fairseq.report import comparisons, runs, samples, systems, table
@@ -84,17 +85,50 @@ def test_settings_tell_systems_of_one_strategy_apart(root):
     first, second = (next(run for run in found if run.name == f"standard-{seed}") for seed in (1, 2))
 
     def names(**changed):
-        second.options.update(changed)
+        second.settings.update(changed)
         return [group.name for group in systems.group(found) if group.name.startswith("standard")]
 
-    first.options["dropout"] = 0.0
+    first.settings["dropout"] = 0.0
     assert names(dropout=0.1) == ["standard, dropout 0", "standard, dropout 0.1"]
     assert names(dropout=0.0, max_update=7, total_num_update=7) == ["standard, updates 3", "standard, updates 7"]
     assert names(clip_norm=1.0, patience=2, bf16=True) == ["standard (standard-1)", "standard (standard-2)"]
     for name in ("max_update", "total_num_update", "clip_norm", "patience", "bf16"):
-        first.options[name] = second.options[name]
+        first.settings[name] = second.settings[name]
     assert names() == ["standard"]
     assert names(finetune_from_model="/another/x.pt") == ["standard (standard-1)", "standard (standard-2)"]
+
+
+def test_the_seeds_of_two_steps_are_one_system(root, tmp_path):
+    """Each seed goes on from its own first step, on own translations of that; other candidates are another system."""
+    shutil.copytree(root / "runs", tmp_path / "runs")
+
+    def make(name, **changed):
+        folder = tmp_path / "runs" / name
+        shutil.copytree(tmp_path / "runs" / "standard-1", folder)
+        record = json.loads((folder / "run.json").read_text())
+        record["fairseq"].update(changed)
+        (folder / "run.json").write_text(json.dumps(record))
+        return runs.read_run(folder)
+
+    found = []
+    for seed in (1, 2):
+        start = str(tmp_path / "runs" / f"standard-{seed}" / "checkpoints" / "checkpoint_last.pt")
+        for beam in (4, 5):
+            data = tmp_path / f"data-{beam}-{seed}"
+            data.mkdir()
+            Origin("gold", start, 1.5 * seed, 60, {"candidates": beam}).write(data)
+            own = {"criterion": "gift_distillation", "data": str(data)}
+            found.append(make(f"own-{beam}-{seed}", seed=seed, finetune_from_model=start, **own))
+        found.append(make(f"more-{seed}", seed=seed, finetune_from_model=start, data="gold"))
+    found.append(make("best", finetune_from_model=start.replace("last", "best"), data="gold"))
+    grouped = {group.runs[0].name: [run.name for run in group.runs] for group in systems.group(found)}
+    assert grouped == {
+        "own-4-1": ["own-4-1", "own-4-2"], "own-5-1": ["own-5-1", "own-5-2"], "more-1": ["more-1", "more-2"],
+        "best": ["best"],
+    }  # fmt: skip
+    by_name = {run.name: run for run in found}
+    for seed in (1, 2):
+        assert systems.control_of(by_name[f"own-4-{seed}"], found) is by_name[f"more-{seed}"]
 
 
 def test_controls_of_the_same_time(root, tmp_path):
