@@ -1,8 +1,8 @@
 """Fine-tune a checkpoint by one of the strategies, and by standard, the control of the same updates, beside it.
 
 Without --strategy the updates are plain (standard): in the same time no strategy has done better yet. For distillation
-the checkpoint first translates training text (OUT/candidates), unless --data has such translations: as many sentences
-as the updates read own ones, by a beam, which may take longer than the updates.
+the checkpoint, which should know the text well, first translates training text (OUT/candidates), unless --data has such
+translations: as many sentences as the updates read own ones, by a beam, which may take longer than the updates.
 
 Architecture, batch size, label smoothing, Adam's settings are the checkpoint's. Dropout is 0, for the control too,
 unless the model overfits: where its NLL on training text is 0.45 nats or more below that on validation text (1,000
