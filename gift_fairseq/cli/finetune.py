@@ -136,7 +136,7 @@ class Start:
         gold = Path(origin.data) if origin else options.data
         start = cls(options.start.resolve(), options.data, gold, options.updates, [*found, *flags])
         before, now = Run(out).record(), start.training(out, strategy, machine).record()["fairseq"]
-        if any(flag.split("=")[0] == "--dropout" for flag in flags):
+        if is_typed("--dropout", flags):
             return start
         known, made_from = before.get("overfitting"), before.get("fairseq", {})
         if known is None or any(made_from.get(name) != now[name] for name in ("data", "finetune_from_model")):
@@ -240,13 +240,17 @@ def hardly_overfits(overfitting: Optional[float]) -> bool:
     return overfitting is not None and overfitting < OVERFITTED
 
 
+def is_typed(option: str, flags: List[str]) -> bool:
+    return any(flag.split("=")[0] == option for flag in flags)
+
+
 def schedule(updates: int, flags: List[str]) -> List[str]:
     """Flags of the learning rate: linearly up to its peak, then linearly down to 0 at the last of ``updates``.
 
     fairseq takes the rate of update u from the u - 1 updates before it, so the first one has rate 0 and fills Adam's
     moments. None where ``flags`` name a scheduler, which may not know the others' flags.
     """
-    if any(flag.split("=")[0] == "--lr-scheduler" for flag in flags):
+    if is_typed("--lr-scheduler", flags):
         return []
     warmup = str(min(WARMUP, updates // 5))
     words = ["--lr-scheduler", "polynomial_decay", "--warmup-updates", warmup, "--total-num-update", str(updates)]

@@ -17,9 +17,7 @@ from gift_fairseq.errors import UserError
 from gift_fairseq.evaluation.scores import Metrics, Score, testset_of
 from gift_fairseq.evaluation.significance import Comparison
 from gift_fairseq.report.runs import LAST, Run
-from gift_fairseq.runs import AVERAGED
-
-TYPED_AS = folders.TYPED_AS["finetune"]
+from gift_fairseq.runs import AVERAGED, TYPED_AS
 
 UPDATES = ("max_update", "total_num_update", "warmup_updates")  # options that follow from --updates
 MOST_NAMED = 3  # options in the name of a system
@@ -107,7 +105,8 @@ def group(runs: Sequence[Run]) -> List[System]:
     names = []
     for name, own in zip(strategies, groups):
         settings = _settings([g[0] for g, other in zip(groups, strategies) if other == name])
-        names.append(", ".join([name, *(f"{TYPED_AS.get(s, s)} {_shown(own[0].rest.get(s))}" for s in settings)]))
+        typed = [(TYPED_AS["finetune"].get(setting, setting), own[0].rest.get(setting)) for setting in settings]
+        names.append(", ".join([name, *(f"{option.replace('_', '-')} {_shown(value)}" for option, value in typed)]))
     for more in (lambda run: run.name, lambda run: str(run.folder)):
         twice = {name for name in names if names.count(name) > 1}
         names = [f"{name} ({more(g[0])})" if name in twice else name for name, g in zip(names, groups)]

@@ -258,7 +258,8 @@ def as_csv(rows: Sequence[SystemRow], columns: Sequence[str], claims: Sequence[C
             where = f"{claim.testset}.{claim.search}" if claim.testset else claim.search
             name = f"{where}.{claim.metric}_over_{claim.against}"
             lines[-1].update({name: claim.seeds.difference, f"{name}.p": claim.seeds.p})
-            lines[-1].update({} if claim.testset else {f"{name}.p_holm": claim.p_holm})
+            if not claim.testset:
+                lines[-1][f"{name}.p_holm"] = claim.p_holm
     out = io.StringIO()
     writer = csv.DictWriter(out, list(dict.fromkeys(head for line in lines for head in line)), lineterminator="\n")
     writer.writeheader()
