@@ -81,10 +81,6 @@ class Run:
         """What was generated for ``column``, which is TESTSET.SEARCH."""
         return self.generated / f"{column}.txt"
 
-    def columns(self) -> List[str]:
-        """Every TESTSET.SEARCH that was generated."""
-        return sorted(path.stem for path in self.generated.glob("*.txt"))
-
     def hypotheses(self, column: str) -> List[str]:
         """What was generated for ``column``: a line for each of the test set."""
         return self.translations(column).read_text(encoding="utf-8").split("\n")[:-1]

@@ -8,7 +8,8 @@ TESTSET.SEARCH-average.
 import argparse
 import shlex
 from itertools import product
-from typing import List
+from pathlib import Path
+from typing import Dict, List
 
 from gift_fairseq.cli import options as shared
 from gift_fairseq.cli.train import PLUGIN
@@ -40,6 +41,7 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
             print(shlex.join([*words, "--path", str(checkpoint), "--gen-subset", subset, "--beam", str(beam)]))
         return
     shared.check_checkpoints(runs)
+    translated: Dict[Path, List[str]] = {run.folder: [] for run in runs.values()}  # by run, TESTSET.SEARCH
     with quiet():
         for checkpoint, run in runs.items():
             translator = translate.Translator(options.data, checkpoint, flags)
@@ -48,8 +50,9 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
                 say(f"translating {name} by {run.folder.name}, {search}")
                 lines = translator.translate_set(name, subset, beam)
                 run.generated.mkdir(parents=True, exist_ok=True)
-                write_whole(str(run.translations(f"{name}.{search}")), "".join(line + "\n" for line in lines))
-    for run in {run.folder: run for run in runs.values()}.values():
-        for column, score in scores.write_scores(run.folder, options.data, options.compound_split).items():
+                translated[run.folder].append(f"{name}.{search}")
+                write_whole(str(run.translations(translated[run.folder][-1])), "".join(line + "\n" for line in lines))
+    for folder, columns in translated.items():
+        for column, score in scores.write_scores(folder, columns, options.data, options.compound_split).items():
             split = f", compounds split {score.compound_split_bleu:.2f}" if options.compound_split else ""
-            print(f"{run.folder.name}\t{column}\t{score.bleu:.2f}{split}\t{score.signature}")
+            print(f"{folder.name}\t{column}\t{score.bleu:.2f}{split}\t{score.signature}")

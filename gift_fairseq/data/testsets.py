@@ -6,7 +6,7 @@ names the test sets in the order of fairseq's subsets ``test``, ``test1``, ...
 
 import glob
 from pathlib import Path
-from typing import List, Sequence
+from typing import Dict, List, Sequence
 
 from gift_fairseq.errors import UserError
 from gift_fairseq.io import write_whole, written_whole
@@ -53,14 +53,22 @@ def raw_file(folder: Path, name: str, language: str) -> Path:
     return folder / "raw" / f"{name}.{language}"
 
 
+def text_of(folder: Path, name: str, language: str) -> Dict[str, bytes]:
+    """One side of a set, with further references, by file name; empty if ``folder`` does not have it."""
+    text = raw_file(folder, name, language)
+    files = [text, *text.parent.glob(f"{glob.escape(text.name)}.[1-9]")]
+    return {path.name: path.read_bytes() for path in files if path.is_file()}
+
+
 def copy_raw(data: Path, folder: Path, name: str, language: str) -> None:
-    """Copies the text of one side of a set, with further references, from ``data`` to ``folder``."""
-    text = raw_file(data, name, language)
-    for path in (text, *text.parent.glob(f"{glob.escape(text.name)}.[1-9]")):
-        copy = raw_file(folder, name, language).with_name(path.name)
-        copy.parent.mkdir(exist_ok=True)
-        with written_whole(str(copy), binary=True) as (out,):
-            out.write(path.read_bytes())
+    """Makes :func:`text_of` in ``folder`` the one in ``data``."""
+    raw, texts = folder / "raw", text_of(data, name, language)
+    raw.mkdir(exist_ok=True)
+    for file in text_of(folder, name, language).keys() - texts.keys():
+        (raw / file).unlink()
+    for file, text in texts.items():
+        with written_whole(str(raw / file), binary=True) as (out,):
+            out.write(text)
 
 
 def raw_lines(data: Path, name: str, language: str) -> List[str]:

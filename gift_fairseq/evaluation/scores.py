@@ -18,7 +18,7 @@ from gift_fairseq.data import testsets
 from gift_fairseq.data.segmentation import Segmentation
 from gift_fairseq.errors import UserError
 from gift_fairseq.io import to_json, write_whole
-from gift_fairseq.runs import Run
+from gift_fairseq.runs import Run, read_json
 
 RESAMPLES = 1000  # of the test set, for the interval; sacreBLEU's own number
 LENGTHS = (5, 10, 15, 20, 30, 40, 60)  # the longest source of each bucket but the last, words
@@ -158,37 +158,42 @@ def search_of(column: str) -> str:
     return column.rsplit(".", 1)[1]
 
 
-def score_run(run: Run, data: Path, compound_split: bool = False) -> Dict[str, Score]:
-    """The scores of all that ``run`` generated, by TESTSET.SEARCH.
+def score_column(run: Run, column: str, data: Path, compound_split: bool = False) -> Score:
+    """Of the translations that ``run`` has for TESTSET.SEARCH, against the references in ``data``.
 
-    :class:`UserError` if it generated nothing, or nothing that fits the references.
+    :class:`UserError` if they do not fit the references.
     """
     languages = Segmentation.read(data)
     src, tgt = languages.src, languages.tgt
-    scores = {}
-    for column in run.columns():
-        hypotheses, name = run.hypotheses(column), testset_of(column)
-        references = testsets.references(data, name, tgt)
-        scores[column] = Score(
-            **corpus_scores(hypotheses, references),
-            repetition_rate=repetition_rate(hypotheses),
-            reference_repetition_rate=repetition_rate(references[0]),
-            bleu_by_length=bleu_by_length(testsets.raw_lines(data, name, src), hypotheses, references),
-            src=src,
-            tgt=tgt,
-            compound_split_bleu=compound_split_bleu(hypotheses, references, tgt) if compound_split else None,
-        )
-    if not scores:
-        raise UserError(f"RUN is {run.folder}, but it has no {run.generated.name}/TESTSET.SEARCH.txt")
-    return scores
+    hypotheses, name = run.hypotheses(column), testset_of(column)
+    references = testsets.references(data, name, tgt)
+    return Score(
+        **corpus_scores(hypotheses, references),
+        repetition_rate=repetition_rate(hypotheses),
+        reference_repetition_rate=repetition_rate(references[0]),
+        bleu_by_length=bleu_by_length(testsets.raw_lines(data, name, src), hypotheses, references),
+        src=src,
+        tgt=tgt,
+        compound_split_bleu=compound_split_bleu(hypotheses, references, tgt) if compound_split else None,
+    )
 
 
-def write_scores(folder: Path, data: Path, compound_split: bool = False) -> Dict[str, Score]:
-    """Writes :func:`score_run` to the run's ``folder``, with the raw text that it is of; returns it."""
+def write_scores(folder: Path, columns: Sequence[str], data: Path, compound_split: bool = False) -> Dict[str, Score]:
+    """Scores ``columns``, which were just translated, into the ``scores.json`` of the run ``folder``; returns them.
+
+    The raw text of their test sets is copied beside it. Scores of other columns stay, except those on another text of
+    the same name.
+    """
     run = Run(folder)
-    scores = score_run(run, data, compound_split)
+    scores = {column: score_column(run, column, data, compound_split) for column in columns}
+    before = read_json(run.scores_file)
+    replaced = set()
     for column, score in scores.items():
-        for language in (score.src, score.tgt):
-            testsets.copy_raw(data, folder, testset_of(column), language)
-    write_whole(str(run.scores_file), json.dumps(to_json(scores), indent=1) + "\n")
+        name, sides = testset_of(column), (score.src, score.tgt)
+        if any(testsets.text_of(folder, name, side) != testsets.text_of(data, name, side) for side in sides):
+            replaced.add(name)
+            for side in sides:
+                testsets.copy_raw(data, folder, name, side)
+    kept = {column: found for column, found in (before or {}).items() if testset_of(column) not in replaced}
+    write_whole(str(run.scores_file), json.dumps(dict(sorted({**kept, **to_json(scores)}.items())), indent=1) + "\n")
     return scores

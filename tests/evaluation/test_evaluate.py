@@ -119,18 +119,50 @@ def test_the_mean_of_a_fine_tuning_has_columns_of_its_own(tmp_path, command, var
             runs_of(options, variants)
 
 
-def test_a_run_that_generated_nothing(data, tmp_path):
+def test_a_test_set_without_raw_text(data, tmp_path):
     with pytest.raises(UserError, match="has no raw/testsets.txt: prepare the data"):
         testsets.names(tmp_path)
-    with pytest.raises(UserError, match="has no generate/TESTSET.SEARCH.txt"):
-        scores.write_scores(tmp_path, data)
-    (tmp_path / "generate").mkdir()
-    (tmp_path / "generate" / "news.beam5.txt").write_text("Haus\n")
+    translate(tmp_path, "news.beam5", "Haus")
     with pytest.raises(UserError, match="raw/news.de is missing"):
-        scores.write_scores(tmp_path, data)
+        scores.write_scores(tmp_path, ["news.beam5"], data)
     (data / "raw" / "news.de").write_text("Haus\n")
     with pytest.raises(UserError, match="raw/news.en is missing"):
-        scores.write_scores(tmp_path, data)
+        scores.write_scores(tmp_path, ["news.beam5"], data)
+
+
+def translate(run, column, *lines):
+    (run / "generate").mkdir(parents=True, exist_ok=True)
+    (run / "generate" / f"{column}.txt").write_text("".join(line + "\n" for line in lines))
+
+
+def write_text(data, name, source, *references):
+    (data / "raw").mkdir(parents=True, exist_ok=True)
+    (data / "raw" / f"{name}.en").write_text(source + "\n")
+    for number, reference in enumerate(references):
+        (data / "raw" / f"{name}.de{f'.{number}' if number else ''}").write_text(reference + "\n")
+
+
+def test_scores_of_other_columns_stay(data, tmp_path):
+    """Those on another text of the same name, of another data folder, do not; nor do its further references."""
+    other, run = tmp_path / "other", tmp_path / "run"
+    write_text(data, "news", "a house", "ein Haus", "ein Heim")
+    write_text(data, "valid", "a tree", "ein Baum")
+    write_text(other, "valid", "a dog", "ein Hund")
+    (other / "segmentation.json").write_bytes((data / "segmentation.json").read_bytes())
+    for column in ("news.greedy", "valid.greedy", "valid.beam5"):
+        translate(run, column, "ein Haus")
+        scores.write_scores(run, [column], data, compound_split=column == "news.greedy")
+    found = json.loads((run / "scores.json").read_text())
+    assert list(found) == ["news.greedy", "valid.beam5", "valid.greedy"] and "compound_split_bleu" in found["news.greedy"]
+    translate(run, "valid.beam5", "ein Hund")
+    assert set(scores.write_scores(run, ["valid.beam5"], other)) == {"valid.beam5"}
+    now = json.loads((run / "scores.json").read_text())
+    assert list(now) == ["news.greedy", "valid.beam5"] and now["news.greedy"] == found["news.greedy"]
+    assert now["valid.beam5"]["chrf"] == pytest.approx(100) != found["valid.beam5"]["chrf"]
+    assert (run / "raw" / "valid.de").read_text() == "ein Hund\n"
+    write_text(other, "news", "a house", "ein Haus")
+    scores.write_scores(run, ["news.greedy"], other)
+    assert not (run / "raw" / "news.de.1").exists()
 
 
 def test_a_run_keeps_what_a_report_needs(data, tmp_path):
@@ -138,11 +170,10 @@ def test_a_run_keeps_what_a_report_needs(data, tmp_path):
     texts = {"news.en": "a  house \u2028\n", "news.de": "Haus ü\r\n", "news.de.1": "Ein Haus\n", "olds.de": "x\n"}
     for name, text in texts.items():
         (data / "raw" / name).write_bytes(text.encode())
-    run = tmp_path / "a run"
-    (run / "generate").mkdir(parents=True)
-    for search in ("greedy", "beam5"):
-        (run / "generate" / f"news.{search}.txt").write_text("Haus ü\n")
-    scores.write_scores(run, data, compound_split=True)
+    run, columns = tmp_path / "a run", ["news.greedy", "news.beam5"]
+    for column in columns:
+        translate(run, column, "Haus ü")
+    scores.write_scores(run, columns, data, compound_split=True)
     found = json.loads((run / "scores.json").read_text())
     assert set(found) == {"news.beam5", "news.greedy"}
     for score in found.values():

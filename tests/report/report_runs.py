@@ -45,7 +45,7 @@ def make_run(root, name, options=None, log="", outputs=None, data=None):
     for column, lines in (outputs or {}).items():
         (run / "generate" / f"{column}.txt").write_text("".join(line + "\n" for line in lines))
     if outputs:
-        scores.write_scores(run, data)
+        scores.write_scores(run, list(outputs), data)
     return run
 
 
