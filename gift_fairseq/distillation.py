@@ -49,7 +49,6 @@ class Proposing(NamedTuple):
     data: Path
     checkpoint: Path
     cfg: BestOfN
-    dtype: Optional[torch.dtype]
     seed: int
 
 
@@ -120,7 +119,8 @@ class Proposer:
         sample = utils.move_to_cuda(sample) if self.use_cuda else sample
         inputs = sample["net_input"]
         gold_inputs = inputs["prev_output_tokens"]
-        with rollout.generating(self.model, gold_inputs.device, self.what.dtype):
+        dtype = rollout.dtype_named(self.what.cfg.rollout_dtype)
+        with rollout.generating(self.model, gold_inputs.device, dtype):
             encoder_out = self.model.encoder(inputs["src_tokens"], src_lengths=inputs["src_lengths"])
         tokens, scores = self.best.proposed(Decoding(self.model, sample, gold_inputs, encoder_out, {}, 0))
         pad = self.vocabulary.pad()

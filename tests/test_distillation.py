@@ -6,11 +6,16 @@ import shutil
 from collections import Counter
 
 import pytest
+import torch
 from conftest import error_of, fairseq_generate, fairseq_train, gift, lines_of
 from fairseq.data import Dictionary, data_utils
 from sacrebleu.metrics import CHRF
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from gift_fairseq import distillation
+from gift_fairseq.cli import parser_of
+from gift_fairseq.cli.candidates import checked
 from gift_fairseq.data.origin import Origin
 from gift_fairseq.errors import UserError
 
@@ -62,6 +67,30 @@ def contents(out):
 
 def ids(text, words):
     return [words.index(word) for word in text.split()]
+
+
+class LinearTypes(TorchFunctionMode):
+    """The types in which linear layers compute."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = set()
+
+    def __torch_function__(self, function, _types, arguments=(), options=None):
+        output = function(*arguments, **(options or {}))
+        if function is functional.linear:
+            self.found.add(output.dtype)
+        return output
+
+
+@pytest.mark.parametrize("how", [[], ["--sample", "2"]])
+@pytest.mark.parametrize("precision, dtype", [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_encoder_and_decoder_compute_in_the_precision(trained, binarized, how, precision, dtype):
+    words = ["--from", str(trained), "--data", str(binarized), "--out", "unused", "--precision", precision, *how]
+    proposer = distillation.Proposer(checked(parser_of("candidates").parse_args(words)))
+    with LinearTypes() as types:
+        next(proposer.lines(proposer.chunks(100, None)[0][0]))
+    assert types.found == {dtype}
 
 
 def test_hypotheses_are_those_of_fairseqs_beam(trained, binarized, proposed, tmp_path):

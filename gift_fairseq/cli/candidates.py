@@ -69,7 +69,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def checked(options: argparse.Namespace) -> Any:
     """The ``distillation.Proposing`` of ``options``; :class:`UserError` where one of them has no meaning."""
-    from gift_fairseq import distillation, rollout
+    from gift_fairseq import distillation
     from gift_fairseq.prefixes.best import Choice
 
     check_above("--share", options.share, 0)
@@ -89,8 +89,8 @@ def checked(options: argparse.Namespace) -> Any:
             min_score=options.min_score,
             length_tolerance=options.length_tolerance,
             pick=options.pick,
+            rollout_dtype="model" if options.precision == "fp32" else options.precision,
         ),
-        rollout.DTYPES.get(options.precision),
         options.seed,
     )
     Choice(what.cfg)

@@ -153,7 +153,8 @@ def test_scores_of_other_columns_stay(data, tmp_path):
         translate(run, column, "ein Haus")
         scores.write_scores(run, [column], data, compound_split=column == "news.greedy")
     found = json.loads((run / "scores.json").read_text())
-    assert list(found) == ["news.greedy", "valid.beam5", "valid.greedy"] and "compound_split_bleu" in found["news.greedy"]
+    assert list(found) == ["news.greedy", "valid.beam5", "valid.greedy"]
+    assert "compound_split_bleu" in found["news.greedy"]
     translate(run, "valid.beam5", "ein Hund")
     assert set(scores.write_scores(run, ["valid.beam5"], other)) == {"valid.beam5"}
     now = json.loads((run / "scores.json").read_text())
