@@ -1,7 +1,7 @@
 """A user's mistake, and the checks of what a user gave.
 
 Library code raises :class:`UserError`. Where a user's command begins (the command line; fairseq making a task or a
-criterion) :func:`one_sentence` turns it into one line on stderr and exit status 1.
+criterion, or calling it) :func:`one_sentence` turns it into one line on stderr and exit status 1.
 """
 
 import contextlib

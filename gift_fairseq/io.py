@@ -1,12 +1,14 @@
-"""What is written to disk, whole, and to the terminal, quietly."""
+"""Files, read as JSON or written whole, and what is said at the terminal, quietly."""
 
 import contextlib
 import dataclasses
+import json
 import logging
 import os
 import sys
 import time
 import warnings
+from pathlib import Path
 from typing import IO, Any, Iterator, Sequence
 
 from tqdm import tqdm
@@ -41,6 +43,14 @@ def write_whole(path: str, text: str) -> None:
     """``text`` as the file ``path``."""
     with written_whole(path) as (out,):
         out.write(text)
+
+
+def read_json(path: Path) -> Any:
+    """What ``path`` holds; None if it is missing or half-written."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def to_json(value: Any) -> Any:

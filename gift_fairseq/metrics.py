@@ -113,7 +113,7 @@ def _peak_taken_by_trainer() -> float:
 
 
 def _log_peak_of_epoch(peak: float) -> None:
-    """Logs the most that this worker held in this epoch so far, MiB; read of the epoch, the most that any worker held.
+    """Logs this worker's peak memory in the epoch so far, MiB. The epoch's own value is the maximum over all workers.
 
     fairseq resets the meters of "train" at each epoch's end: an empty one begins a new peak. Weight 0 makes a meter
     show its last value instead of an average.

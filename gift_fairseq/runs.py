@@ -7,8 +7,8 @@ in stages, each of which leaves a stamp in ``done/``; run again, it goes on afte
 
 The folder of a training:
 
-    run.json          command, settings, fairseq's options as typed values, fairseq's command, commit, versions; of a
-                      fine-tuning how much the model overfits, and of a control of the same time, whose
+    run.json          command, settings, fairseq's options as typed values, fairseq's command, commit, versions; for a
+                      fine-tuning, the measured overfitting; for a same-time control, the run whose time it matches
     train.log         fairseq's log as JSON, the whole configuration first
     stderr.log        what fairseq said beside it
     checkpoints/      fairseq's, and checkpoint_average.pt
@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from gift_fairseq.errors import UserError
-from gift_fairseq.io import say, write_whole
+from gift_fairseq.io import read_json, say, write_whole
 
 CHECKPOINTS = "checkpoints"
 TYPED_AS = {  # options of each command that fairseq knows by another name
@@ -107,14 +107,6 @@ class Run:
 def run_of(checkpoint: Path) -> Optional[Run]:
     """The run in whose folder ``checkpoint`` lies; None if it lies in none."""
     return Run(checkpoint.parent.parent) if checkpoint.parent.name == CHECKPOINTS else None
-
-
-def read_json(path: Path) -> Any:
-    """What ``path`` holds; None if it is missing or half-written."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 class Begun(Run):

@@ -17,7 +17,7 @@ from gift_fairseq.errors import UserError
 Substitution = Callable[[Tensor, Any, Dict[str, Any]], Tuple[Tensor, Any]]
 
 
-def check_model(model: nn.Module) -> None:
+def check_autoregressive(model: nn.Module) -> None:
     """:class:`UserError` unless ``model`` (wrapped or not) has an encoder and an autoregressive decoder."""
     reason = None
     if getattr(model, "decoder", None) is None or getattr(model, "encoder", None) is None:

@@ -8,9 +8,9 @@ import time
 import pytest
 from conftest import TRANSFORMER, pair_dataset, sentences
 
-from gift_fairseq.cli.train import Machine, Training
 from gift_fairseq.evaluation.translate import batches
 from gift_fairseq.io import say
+from gift_fairseq.training.launch import Machine, Training
 
 
 class Terminal(io.StringIO):

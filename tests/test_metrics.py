@@ -13,9 +13,9 @@ from fairseq.trainer import Trainer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from gift_fairseq.criterions.base import GiftCriterion
-from gift_fairseq.data.origin import Origin
 from gift_fairseq.evaluation.gpu_checks import memory_as_the_allocator_has_it
 from gift_fairseq.metrics import OTHERS, RATIOS
+from gift_fairseq.own_translations.origin import Origin
 
 
 def reduced(logs):

@@ -21,7 +21,7 @@ from gift_fairseq.errors import UserError
 from gift_fairseq.evaluation.scores import Score
 from gift_fairseq.io import to_json, write_whole
 from gift_fairseq.report.runs import CONTROL, LAST, read_run
-from gift_fairseq.report.systems import training
+from gift_fairseq.report.systems import training_cost
 from gift_fairseq.report.table import Cell, Table, markdown, number, signatures
 from gift_fairseq.runs import name_with_seed
 
@@ -125,7 +125,7 @@ def read_line(out: Path, line: Line, seeds: Sequence[int], control: Optional[Row
             raise UserError(f"{scored.folder} lacks the scores of {' and '.join(missing)}: evaluate it again")
         runs.append(run)
         scores.append({column: scored.scores[column] for column in COLUMNS})
-    seconds = _mean([training(run, 1).epoch_seconds for run in runs])  # of an epoch of one update
+    seconds = _mean([training_cost(run, 1).epoch_seconds for run in runs])  # of an epoch of one update
     choosing_seconds = _mean([run.log.mean("train_rollout_seconds") for run in runs])
     share, controls = _ratio(choosing_seconds, seconds), control.scores if control else []
     return Row(

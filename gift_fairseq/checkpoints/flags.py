@@ -23,6 +23,7 @@ from gift_fairseq.errors import UserError, check_data
 SETTINGS = {  # where fairseq keeps the settings of a training that fine-tuning takes over
     "label_smoothing": "criterion",
     "max_tokens": "dataset",
+    "batch_size": "dataset",
     "update_freq": "optimization",
     "clip_norm": "optimization",
     "adam_betas": "optimizer",
@@ -72,7 +73,7 @@ def training_flags(cfg: DictConfig) -> List[str]:
     for name, section in SETTINGS.items():
         value = getattr(cfg[section], name, None)
         if value is not None:
-            flags += [option(name), ",".join(map(str, value)) if name == "update_freq" else str(value)]
+            flags += [option(name), str(value[-1] if name == "update_freq" else value)]  # of the last epoch
     return [*flags, "--lr", f"{max(cfg.optimization.lr) * PART_OF_PEAK:g}"]
 
 
@@ -180,7 +181,6 @@ def _some(names: List[str], most: int = 4) -> str:
 def flags_of(path: str, data: Path) -> List[str]:
     """The flags for the checkpoint ``path`` on ``data``; :class:`UserError` if they do not fit each other."""
     languages = infer_language_pair(str(check_data(data)))
-    read_checkpoint("--from", path)
     check_checkpoint("--from", path, *(Dictionary.load(str(data / f"dict.{language}.txt")) for language in languages))
     cfg = load_checkpoint_to_cpu(path)["cfg"]
     if cfg.task.data:

@@ -11,9 +11,10 @@ from typing import Any, List
 
 from gift_fairseq import runs
 from gift_fairseq.cli import options as shared
-from gift_fairseq.cli.train import processes_of
 from gift_fairseq.errors import UserError, check_above
 from gift_fairseq.io import say
+from gift_fairseq.own_translations.origin import Origin
+from gift_fairseq.training.launch import processes_of
 
 CHOOSING = ("min_score", "pick", "share")  # what does not change a translation
 
@@ -33,33 +34,42 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=shared.number_above(0),
         default=1.0,
         metavar="X",
-        help="of --sample: what scores are divided by",
+        help="of --sample: divisor of the logits before the softmax, above 0",
     )
     parser.add_argument(
-        "--score", choices=("bleu", "chrf", "mean"), default="mean", help="of a sentence, by sacreBLEU; their mean"
+        "--score",
+        choices=("bleu", "chrf", "mean"),
+        default="mean",
+        help="sentence-level score by sacreBLEU: bleu, chrf, or their mean",
     )
     parser.add_argument(
-        "--min-score", type=float, default=40, metavar="X", help="what is near enough to gold, from 0 to 100"
+        "--min-score",
+        type=float,
+        default=40,
+        metavar="X",
+        help="lowest score of a translation that is chosen, 0 to 100",
     )
     parser.add_argument(
         "--length-tolerance",
         type=float,
         default=0.25,
         metavar="X",
-        help="by which share of the gold length, in tokens, a hypothesis may be longer or shorter, from 0 to 1",
+        help="largest allowed difference from the gold length, as a fraction of it (tokens), from 0 to 1",
     )
     parser.add_argument(
         "--pick",
         choices=("best", "random", "first"),
         default="best",
-        help="of those that are near enough: the nearest; one at random; or the most probable, or greedy, one",
+        help="which of the translations that reach --min-score and have an allowed length is chosen: the one with the "
+        "highest score; one at random; or the most probable (of --sample: the greedy) one",
     )
     parser.add_argument(
         "--share",
         type=float,
         default=0.5,
         metavar="X",
-        help="of chosen pairs among all of OUT/data, above 0, below 1; each is repeated as often as that takes",
+        help="fraction of the training pairs in OUT/data that are chosen translations, above 0, below 1; they are "
+        "repeated as needed",
     )
     shared.add_max_tokens(parser)
     shared.add_precision(parser)
@@ -67,20 +77,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     shared.add_gpus(parser)
 
 
-def checked(options: argparse.Namespace) -> Any:
-    """The ``distillation.Proposing`` of ``options``; :class:`UserError` where one of them has no meaning."""
-    from gift_fairseq import distillation
+def proposing_of(options: argparse.Namespace) -> Any:
+    """The ``propose.Proposing`` of ``options``; :class:`UserError` where one of them has no meaning."""
+    from gift_fairseq.own_translations import propose
     from gift_fairseq.prefixes.best import Choice
 
+    origin = Origin.of(options.data)
+    if origin:
+        raise UserError(f"--data is {options.data}, which has own translations already: it was made from {origin.data}")
     check_above("--share", options.share, 0)
     if options.share >= 1:
         raise UserError(f"--share is {options.share:g}, but must be below 1: the gold pairs stay")
     if options.sample is None and options.temperature != 1:
         raise UserError(f"--temperature is {options.temperature:g}, but nothing is sampled: add --sample")
-    what = distillation.Proposing(
+    what = propose.Proposing(
         options.data.resolve(),
         options.start.resolve(),
-        distillation.BestOfN(
+        propose.BestOfN(
             candidates=options.sample or options.beam,
             candidates_from="sample" if options.sample else "beam",
             choose="sample" if options.sample else "argmax",
@@ -99,18 +112,21 @@ def checked(options: argparse.Namespace) -> Any:
 
 def run(options: argparse.Namespace, flags: List[str]) -> None:
     processes, _ = processes_of(options)
-    from gift_fairseq import distillation
+    from gift_fairseq.own_translations import choose, propose
 
-    what = checked(options)
+    what = proposing_of(options)
     settings = runs.settings_of(options, ["out", "gpus", *CHOOSING])
+    hypotheses, data = options.out / "hypotheses", options.out / "data"
     with runs.begin(options.out, {"command": "candidates", "settings": settings, **runs.provenance()}) as begun:
-        folder = options.out / "hypotheses"
         begun.stage(
-            "translate", lambda: distillation.propose(what, folder, options.max_tokens, options.sentences, processes)
+            "translate",
+            lambda: propose.propose(what, hypotheses, options.max_tokens, options.sentences, processes),
         )
-        chosen = distillation.choose(what, folder, options.out / "data", options.share, options.sentences)
-    say(
-        f"of {chosen.sentences} sentences {chosen.near} have one that is near enough, with a mean score of "
-        f"{chosen.score:.1f} (all hypotheses: {chosen.score_of_all:.1f}) and {chosen.length:.3f} of the gold length"
-    )
-    say(f"the data is {options.out / 'data'}")
+        if not choose.is_chosen(what, data, options.share, options.sentences):
+            chosen = choose.choose(what, hypotheses, data, options.share, options.sentences)
+            say(
+                f"of {chosen.sentences} sentences {chosen.near} have one that is near enough, with a mean score of "
+                f"{chosen.score:.1f} (all hypotheses: {chosen.score_of_all:.1f}) and {chosen.length:.3f} of the gold "
+                "length"
+            )
+    say(f"the data is {data}")

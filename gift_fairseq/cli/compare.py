@@ -1,4 +1,6 @@
-"""Fine-tune a checkpoint by all strategies for the same updates, score, measure exposure bias, and report.
+"""Fine-tune a checkpoint by standard, auxiliary, recurrent and generative for the same updates, and report.
+
+Scores and exposure bias of all are measured.
 
 The runs are OUT/runs/NAME, made by the commands finetune, evaluate and exposure; NAME is standard for example, and
 standard-seed2 with a second seed of 2. Settings, learning rate and dropout are as finetune has them. The report is
@@ -14,13 +16,13 @@ from typing import Dict, List
 from gift_fairseq import runs
 from gift_fairseq.cli import options as shared
 from gift_fairseq.cli import run_command
-from gift_fairseq.cli.finetune import Start
-from gift_fairseq.cli.train import Machine, Training, typed_options
 from gift_fairseq.errors import UserError
 from gift_fairseq.io import say, written_whole
+from gift_fairseq.training.finetuning import Start
+from gift_fairseq.training.launch import Machine, Training, typed_options
 
 FLAGS_OF = "fairseq-train"
-STRATEGIES = ("standard", "auxiliary", "recurrent", "generative")
+COMPARED = ("standard", "auxiliary", "recurrent", "generative")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +49,7 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
     further = shared.split_words("--evaluate", options.evaluate)
     first = options.out / "runs" / "standard", ["standard"], Machine.of(options, options.seeds[0])
     start = Start.of(options, ["--eval-free-running", *flags], *first)
-    trainings: Dict[str, List[Training]] = {strategy: [] for strategy in STRATEGIES}  # one for each seed
+    trainings: Dict[str, List[Training]] = {strategy: [] for strategy in COMPARED}  # one for each seed
     for seed in options.seeds:
         machine = Machine.of(options, seed)
         for strategy, of_seeds in trainings.items():
@@ -76,7 +78,7 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
     with runs.begin(options.out, record) as begun:
         for training in ordered:
             begun.stage(f"train-{training.out.name}", training.run)
-        for strategy in STRATEGIES[1:] if options.same_time else ():
+        for strategy in COMPARED[1:] if options.same_time else ():
             for training in start.as_long_as(list(zip(trainings[strategy], trainings["standard"]))):
                 begun.stage(f"train-{training.out.name}", training.run)
                 ordered.append(training)

@@ -8,12 +8,11 @@ TESTSET.SEARCH-average.
 import argparse
 import shlex
 from itertools import product
-from pathlib import Path
-from typing import Dict, List
+from typing import List
 
 from gift_fairseq.cli import options as shared
-from gift_fairseq.cli.train import PLUGIN
 from gift_fairseq.io import quiet, say, write_whole
+from gift_fairseq.training.launch import PLUGIN
 
 FLAGS_OF = "fairseq-generate"
 
@@ -41,18 +40,15 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
             print(shlex.join([*words, "--path", str(checkpoint), "--gen-subset", subset, "--beam", str(beam)]))
         return
     shared.check_checkpoints(runs)
-    translated: Dict[Path, List[str]] = {run.folder: [] for run in runs.values()}  # by run, TESTSET.SEARCH
     with quiet():
         for checkpoint, run in runs.items():
             translator = translate.Translator(options.data, checkpoint, flags)
-            for beam, (name, subset) in product(beams, sets.items()):
-                search = translate.search_name(beam) + run.variant(checkpoint)
-                say(f"translating {name} by {run.folder.name}, {search}")
+            for (name, subset), beam in product(sets.items(), beams):
+                column = f"{name}.{translate.search_name(beam)}{run.variant(checkpoint)}"
+                say(f"translating {name} by {run.folder.name}, {scores.search_of(column)}")
                 lines = translator.translate_set(name, subset, beam)
                 run.generated.mkdir(parents=True, exist_ok=True)
-                translated[run.folder].append(f"{name}.{search}")
-                write_whole(str(run.translations(translated[run.folder][-1])), "".join(line + "\n" for line in lines))
-    for folder, columns in translated.items():
-        for column, score in scores.write_scores(folder, columns, options.data, options.compound_split).items():
-            split = f", compounds split {score.compound_split_bleu:.2f}" if options.compound_split else ""
-            print(f"{folder.name}\t{column}\t{score.bleu:.2f}{split}\t{score.signature}")
+                write_whole(str(run.translations(column)), "".join(line + "\n" for line in lines))
+                score = scores.write_score(run, column, options.data, options.compound_split)
+                split = f", compounds split {score.compound_split_bleu:.2f}" if options.compound_split else ""
+                print(f"{run.folder.name}\t{column}\t{score.bleu:.2f}{split}\t{score.signature}", flush=True)

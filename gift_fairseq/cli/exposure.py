@@ -13,7 +13,7 @@ from gift_fairseq.io import quiet, say, write_whole
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     shared.add_data(parser)
-    parser.add_argument("--positions", type=shared.whole(1), default=50, metavar="N", help="in the curves")
+    parser.add_argument("--positions", type=shared.whole(1), default=50, metavar="N", help="length of the curves")
     shared.add_max_tokens(parser)
     parser.add_argument("--cpu", action="store_true", help="no GPU even where there is one")
     shared.add_evaluated(parser)

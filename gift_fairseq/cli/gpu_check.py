@@ -24,10 +24,10 @@ from gift_fairseq import runs
 from gift_fairseq.cli import options as shared
 from gift_fairseq.cli import run_command
 from gift_fairseq.errors import UserError
-from gift_fairseq.io import quiet, say, write_whole, written_whole
+from gift_fairseq.io import quiet, read_json, say, write_whole, written_whole
 
 MINUTES = {"checks": 5, "benchmark": 7, "run": 8}  # at most
-STRATEGIES = {  # what run fine-tunes by
+FINE_TUNINGS = {  # what run fine-tunes by
     "standard": "standard",
     "auxiliary": "auxiliary",
     "recurrent": "recurrent",
@@ -57,7 +57,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     shared.add_out(parser, "folder of the report")
     parser.add_argument("--part", choices=PARTS, help="only this one, in this process; the report has what is there")
     parser.add_argument(
-        "--text", type=Path, metavar="DIR", help="of {train,valid,test}.{en,de} for run; default: a made-up pair"
+        "--text",
+        type=Path,
+        metavar="DIR",
+        help="folder with {train,valid,test}.{en,de} for part run; default: a made-up pair",
     )
     parser.add_argument("--rehearse", action="store_true", help="go through it on the CPU, in tiny sizes")
 
@@ -110,7 +113,7 @@ def at_most(minutes: float) -> Iterator[None]:
 def go_through(file: Path, work: Work) -> None:
     """Does what has not passed yet, and writes what was found, with seconds and machine, after each into ``file``."""
     found = {name: {"passed": False, "found": "not done"} for name in work}
-    found.update(runs.read_json(file) or {})
+    found.update(read_json(file) or {})
     write_whole(str(file), json.dumps(found, indent=1) + "\n")
     for name, call in work.items():
         if found[name]["passed"]:
@@ -169,7 +172,7 @@ def benchmark(options: argparse.Namespace, folder: Path) -> Work:
         file = folder / f"{dtype}.json"
         with written_whole(str(folder / f"{dtype}.md")) as (out,), contextlib.redirect_stdout(out):
             run_command(["benchmark", *words, "--dtype", dtype, "--json", str(file), *model])
-        return runs.read_json(file)
+        return read_json(file)
 
     return {dtype: partial(measured, dtype) for dtype in (("bf16",) if options.rehearse else ("fp16", "bf16"))}
 
@@ -177,7 +180,7 @@ def benchmark(options: argparse.Namespace, folder: Path) -> Work:
 def short_run(options: argparse.Namespace, folder: Path) -> Work:
     tiny = options.rehearse
     text, baseline = options.text or folder / "text", folder / "baseline"
-    trained = [folder / name for name in (REHEARSED if tiny else STRATEGIES)]
+    trained = [folder / name for name in (REHEARSED if tiny else FINE_TUNINGS)]
     start, *tuned = (str(runs.Run(run).checkpoint("last")) for run in (baseline, *trained))
     data = ["--data", str(folder / "prepared" / "data")]
     half = ["--precision", "fp32" if tiny else "fp16"]
@@ -195,7 +198,7 @@ def short_run(options: argparse.Namespace, folder: Path) -> Work:
         run_command(["train", *data, "--out", str(baseline), *words, *half, "--", *model])
 
     def finetune(run: Path) -> None:
-        words = ["--strategy", STRATEGIES[run.name], "--from", start, "--out", str(run), "--no-control", *half]
+        words = ["--strategy", FINE_TUNINGS[run.name], "--from", start, "--out", str(run), "--no-control", *half]
         run_command(["finetune", *data, *words, "--updates", "2" if tiny else "100", "--", "--num-workers", "0"])
 
     def evaluate() -> None:
@@ -239,7 +242,7 @@ def write_report(out: Path) -> Dict[str, Dict[str, Any]]:
     """Writes both files from what the parts found; returns that, by part."""
     from gift_fairseq.evaluation.benchmark import judged
 
-    found = {part: runs.read_json(out / part / "found.json") or {} for part in PARTS}
+    found = {part: read_json(out / part / "found.json") or {} for part in PARTS}
     measured = {dtype: it["found"]["updates"] for dtype, it in found["benchmark"].items() if it["passed"]}
     verdicts = [{"type": dtype, **one} for dtype, updates in measured.items() for one in judged(updates)]
     lines = ["# GPU check", ""]

@@ -11,7 +11,6 @@ from gift_fairseq.data import testsets
 from gift_fairseq.errors import UserError
 from gift_fairseq.runs import Run, run_of
 
-AVERAGE = 0  # models of a fine-tuning whose mean is taken, unless told otherwise
 STRATEGIES = ("standard", "auxiliary", "recurrent", "generative", "risk", "weighted", "consistency", "distillation")
 
 
@@ -80,7 +79,10 @@ def whole_numbers(text: str) -> List[int]:
     """The type of several seeds in one word, ``"1 2 3"``."""
     if not re.fullmatch(r"\s*\d+(\s+\d+)*\s*", text):
         raise argparse.ArgumentTypeError(f"is {text!r}, but must be whole numbers with blanks between")
-    return [int(word) for word in text.split()]
+    numbers = [int(word) for word in text.split()]
+    if len(set(numbers)) < len(numbers):
+        raise argparse.ArgumentTypeError(f"is {text!r}, but no number may be given twice")
+    return numbers
 
 
 def address(text: str) -> str:
@@ -121,15 +123,13 @@ def add_same_time(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--same-time",
         action="store_true",
-        help="a second control beside each strategy: as many updates as took as long as the strategy's (times of a "
-        "machine that does other work too mislead it)",
+        help="train a second control for the same time as the strategy instead of the same updates, by the logged "
+        "seconds of updates (they mislead if the machine does other work)",
     )
 
 
 def add_dry_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print the commands of fairseq that would run, and do nothing"
-    )
+    parser.add_argument("--dry-run", action="store_true", help="print the commands of fairseq instead of running them")
 
 
 def add_average(parser: argparse.ArgumentParser, finetuning: bool = True) -> None:
@@ -137,7 +137,7 @@ def add_average(parser: argparse.ArgumentParser, finetuning: bool = True) -> Non
     parser.add_argument(
         "--average",
         type=whole(0),
-        default=AVERAGE if finetuning else 0,
+        default=0,
         metavar="N",
         help=f"also write checkpoints/checkpoint_average.pt, the mean of {averaged}; 0: do not",
     )
@@ -148,12 +148,12 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=("fp32", "fp16", "bf16"),
         default="fp32",
-        help="of the arithmetic; fp16 needs a GPU; bf16 on a CPU is torch's autocast (--cpu-bf16)",
+        help="floating-point type of the arithmetic; fp16 needs a GPU; bf16 on a CPU is torch's autocast",
     )
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=whole(0), default=1, metavar="N", help="of all random choices")
+    parser.add_argument("--seed", type=whole(0), default=1, metavar="N", help="seed of all random choices, 0 or more")
 
 
 def add_max_tokens(parser: argparse.ArgumentParser) -> None:

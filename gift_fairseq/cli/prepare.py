@@ -16,11 +16,11 @@ from typing import List
 
 from gift_fairseq import runs
 from gift_fairseq.cli import options as shared
-from gift_fairseq.cli.train import environment, located
 from gift_fairseq.data import prepare
 from gift_fairseq.data.segmentation import SUBWORDS, TOKENIZERS, Segmentation
 from gift_fairseq.errors import UserError, fairseq_reads
 from gift_fairseq.io import say
+from gift_fairseq.training.launch import environment, located
 
 FLAGS_OF = "fairseq-preprocess"
 
@@ -53,23 +53,29 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         choices=TOKENIZERS,
         help="sacremoses; as Moses' tokenizer.perl alone; none; default: moses for bpe, none for sentencepiece",
     )
-    parser.add_argument("--lowercase", action="store_true", help="all text")
+    parser.add_argument("--lowercase", action="store_true", help="lowercase all text")
     limits = prepare.Limits()
     parser.add_argument(
         "--min-len",
         type=shared.whole(1),
         default=limits.min_len,
         metavar="N",
-        help="tokens that each side of a training pair has at least",
+        help="minimum number of tokens on each side of a training pair",
     )
-    parser.add_argument("--max-len", type=int, default=limits.max_len, metavar="N", help="and at most")
+    parser.add_argument("--max-len", type=int, default=limits.max_len, metavar="N", help="maximum of that")
     parser.add_argument(
-        "--max-ratio", type=float, default=limits.max_ratio, metavar="X", help="how many times longer one side may be"
+        "--max-ratio",
+        type=float,
+        default=limits.max_ratio,
+        metavar="X",
+        help="maximum ratio of the longer side to the shorter",
     )
     parser.add_argument(
-        "--subword-model", type=Path, metavar="FILE", help="a sentencepiece model, or codes of bpe, to take as they are"
+        "--subword-model", type=Path, metavar="FILE", help="a sentencepiece model, or codes of bpe, to use unchanged"
     )
-    parser.add_argument("--dictionary", type=Path, metavar="FILE", help="fairseq's, to take for both sides as it is")
+    parser.add_argument(
+        "--dictionary", type=Path, metavar="FILE", help="fairseq dictionary to use unchanged for both sides"
+    )
     parser.add_argument("--workers", type=shared.whole(1), default=os.cpu_count(), metavar="N", help="processes")
     shared.add_dry_run(parser)
 

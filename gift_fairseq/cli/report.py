@@ -21,10 +21,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--control",
         type=Path,
         metavar="RUN",
-        help="one of RUN: it and what differs from it in nothing but the seed are what the others are held against; "
-        "default: the fine-tunings by standard",
+        help="one of RUN: its system (all of its seeds) is the control of all others; default: the fine-tunings by "
+        "standard",
     )
-    parser.add_argument("--title", default="Fine-tuning strategies compared", metavar="TEXT", help="of the page")
+    parser.add_argument("--title", default="Fine-tuning strategies compared", metavar="TEXT", help="title of the page")
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="folder of a run; one that is not finished appears as such"
     )

@@ -3,7 +3,7 @@
 import argparse
 from typing import List
 
-from gift_fairseq.cli.train import PLUGIN
+from gift_fairseq.training.launch import PLUGIN
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from gift_fairseq.objectives.objective import Objective, Terms
 from gift_fairseq.objectives.regularisation import Regularisation, RegularisationFlags
 from gift_fairseq.prefixes import tensors
 from gift_fairseq.prefixes.source import Decoding, Prefixes, PrefixSource, Symbols
-from gift_fairseq.substitution import check_model, decoder_reads, encoder_rows
+from gift_fairseq.substitution import check_autoregressive, decoder_reads, encoder_rows
 
 logger = logging.getLogger(__name__)
 
@@ -104,13 +104,13 @@ class GiftCriterion(LabelSmoothedCrossEntropyCriterion):
 
     # ---- the forward pass
 
+    @one_sentence()
     def forward(self, model, sample, reduce=True):
         """Loss (nats), its denominator and what to log, as fairseq's criterions return them.
 
         ``reduce`` is fairseq's: False leaves the losses of gold inputs apart, a token each.
         """
-        with one_sentence():
-            check_model(model)
+        check_autoregressive(model)
         sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
         if not model.training:
             terms = self._after_gold(model, sample, self.gold_targets, reduce)
@@ -139,7 +139,8 @@ class GiftCriterion(LabelSmoothedCrossEntropyCriterion):
     def _after_gold(self, model, sample, objective: GoldTargets, reduce: bool) -> Terms:
         """The terms of the predictions after gold prefixes."""
         lprobs = model.get_normalized_probs(model(**sample["net_input"]), log_probs=True)
-        prefixes = Prefixes(sample["net_input"]["prev_output_tokens"], sample["target"], None, {}, self.own(sample))
+        own = self.own(sample) if model.training else None
+        prefixes = Prefixes(sample["net_input"]["prev_output_tokens"], sample["target"], None, {}, own)
         return objective(lprobs, prefixes, None, sample["target"], reduce)
 
     def own(self, sample) -> Optional[Tensor]:

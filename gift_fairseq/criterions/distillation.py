@@ -1,6 +1,7 @@
 """distillation: gold pairs and the model's own translations, as training text."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from fairseq.criterions import register_criterion
@@ -8,9 +9,9 @@ from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEn
 from fairseq.utils import split_paths
 
 from gift_fairseq.criterions.base import GiftCriterion
-from gift_fairseq.data.origin import Origin
 from gift_fairseq.errors import UserError
 from gift_fairseq.objectives.margin import MarginFlags, MarginTargets
+from gift_fairseq.own_translations.origin import Origin
 
 
 @dataclass
@@ -31,17 +32,21 @@ class DistillationCriterion(GiftCriterion):
     def __init__(self, cfg, task):
         super().__init__(cfg, task)
         self.objective = MarginTargets(cfg, cfg.label_smoothing, self.symbols, cfg.report_accuracy)
-        self.gold_pairs = None
-        if cfg.margin > 0:
-            data = split_paths(task.cfg.data)[0]
-            origin = Origin.of(Path(data))
-            if origin is None:
-                raise UserError(
-                    f"--margin is {cfg.margin:g}, but the data folder {data} has no own translations: make one that "
-                    "has with gift candidates, or train by cross-entropy alone with --margin 0"
-                )
-            self.gold_pairs = origin.gold_pairs
+        self.margin, self.data = cfg.margin, task.cfg.data
+
+    @cached_property
+    def gold_pairs(self) -> int:
+        """So many pairs of the training set, the first, are gold; asked for in training alone."""
+        if len(split_paths(self.data)) > 1:
+            raise UserError(f"--margin is {self.margin:g}, but the data is in several folders, {self.data}: give one")
+        origin = Origin.of(Path(self.data))
+        if origin is None:
+            raise UserError(
+                f"--margin is {self.margin:g}, but the data folder {self.data} has no own translations: make one that "
+                "has with gift candidates, or train by cross-entropy alone with --margin 0"
+            )
+        return origin.gold_pairs
 
     def own(self, sample):
         """Those behind the gold pairs of the training set."""
-        return None if self.gold_pairs is None else sample["id"].ge(self.gold_pairs)
+        return None if self.margin == 0 else sample["id"].ge(self.gold_pairs)

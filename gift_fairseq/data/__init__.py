@@ -1,1 +1,1 @@
-"""Data for training: raw text to subwords, and a toy language pair that needs no download."""
+"""Data for training: raw text to subwords, the raw test sets, and fairseq's binarized folders."""

@@ -15,9 +15,9 @@ from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_l
 from fairseq.data import LanguagePairDataset
 from torch import nn
 
-from gift_fairseq.distillation import task_of
+from gift_fairseq.data.binarized import task_of
 from gift_fairseq.io import quiet
-from gift_fairseq.substitution import check_model
+from gift_fairseq.substitution import check_autoregressive
 
 SENTENCES = 1000  # of each text, taken at random, always the same
 BATCH = 20  # sentences: the log-probabilities of long ones are large
@@ -63,6 +63,6 @@ def measure(checkpoint: Path, data: Path) -> Optional[Overfitting]:
         except FileNotFoundError:
             return None
         (model,), _ = checkpoint_utils.load_model_ensemble([str(checkpoint)], task=task)
-        check_model(model)
+        check_autoregressive(model)
         model.eval()
         return Overfitting(*(nll(model, task.dataset(split)) for split in ("train", "valid")))

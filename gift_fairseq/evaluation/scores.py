@@ -17,8 +17,8 @@ from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 from gift_fairseq.data import testsets
 from gift_fairseq.data.segmentation import Segmentation
 from gift_fairseq.errors import UserError
-from gift_fairseq.io import to_json, write_whole
-from gift_fairseq.runs import Run, read_json
+from gift_fairseq.io import read_json, say, to_json, write_whole
+from gift_fairseq.runs import Run
 
 RESAMPLES = 1000  # of the test set, for the interval; sacreBLEU's own number
 LENGTHS = (5, 10, 15, 20, 30, 40, 60)  # the longest source of each bucket but the last, words
@@ -178,22 +178,27 @@ def score_column(run: Run, column: str, data: Path, compound_split: bool = False
     )
 
 
-def write_scores(folder: Path, columns: Sequence[str], data: Path, compound_split: bool = False) -> Dict[str, Score]:
-    """Scores ``columns``, which were just translated, into the ``scores.json`` of the run ``folder``; returns them.
+def write_score(run: Run, column: str, data: Path, compound_split: bool = False) -> Score:
+    """Scores ``column``, which was just translated, into the ``scores.json`` of ``run``, and returns the score.
 
-    The raw text of their test sets is copied beside it. Scores of other columns stay, except those on another text of
-    the same name.
+    The raw text of its test set is copied beside it. Scores of other columns stay, except those on another text of the
+    same name.
     """
-    run = Run(folder)
-    scores = {column: score_column(run, column, data, compound_split) for column in columns}
+    score, name = score_column(run, column, data, compound_split), testset_of(column)
     before = read_json(run.scores_file)
-    replaced = set()
-    for column, score in scores.items():
-        name, sides = testset_of(column), (score.src, score.tgt)
-        if any(testsets.text_of(folder, name, side) != testsets.text_of(data, name, side) for side in sides):
-            replaced.add(name)
-            for side in sides:
-                testsets.copy_raw(data, folder, name, side)
-    kept = {column: found for column, found in (before or {}).items() if testset_of(column) not in replaced}
-    write_whole(str(run.scores_file), json.dumps(dict(sorted({**kept, **to_json(scores)}.items())), indent=1) + "\n")
-    return scores
+    kept = before if isinstance(before, dict) else {}
+    sides = score.src, score.tgt
+    if any(testsets.text_of(run.folder, name, side) != testsets.text_of(data, name, side) for side in sides):
+        dropped = [other for other in kept if testset_of(other) == name]
+        if set(dropped) - {column}:
+            say(f"scores of {run.folder.name} on {name} are dropped: they were on another text of that name")
+        kept = {other: found for other, found in kept.items() if other not in dropped}
+        _write(run, kept)  # before the text changes
+        for side in sides:
+            testsets.copy_raw(data, run.folder, name, side)
+    _write(run, {**kept, column: to_json(score)})
+    return score
+
+
+def _write(run: Run, scores: Mapping[str, Any]) -> None:
+    write_whole(str(run.scores_file), json.dumps(dict(sorted(scores.items())), indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""The one way to translate: fairseq's own generator, over binarized test sets and over raw text."""
+"""Translation by fairseq's own generator, of binarized test sets and of raw text."""
 
 import ast
 import copy
@@ -27,7 +27,10 @@ from gift_fairseq.tasks import gift_translation  # noqa: F401  registers the tas
 # worker to load data makes every test set wait for that worker's end. --max-len-a would make a hypothesis depend on its
 # batch.
 GENERATOR_FLAGS = "--max-tokens 4000 --required-batch-size-multiple 1 --num-workers 0"
-REFUSED = "--path --beam --nbest --gen-subset --constraints --lm-path --replace-unk --score-reference".split()
+REFUSED = (
+    "--path --beam --nbest --gen-subset --constraints --lm-path --replace-unk --score-reference --post-process "
+    "--remove-bpe --results-path --num-shards --shard-id --scoring"
+).split()
 
 
 class Hypothesis(NamedTuple):

@@ -13,7 +13,7 @@ from gift_fairseq.objectives.gold import GoldTargets
 from gift_fairseq.objectives.objective import Terms
 from gift_fairseq.prefixes.source import Prefixes, Symbols
 
-metrics.ratio("lacking_margin", "margin_lacking", "n_margin", "mean of what own tokens lack of --margin, nats")
+metrics.ratio("lacking_margin", "margin_lacking", "n_margin", "mean shortfall of own tokens from --margin, nats")
 
 
 @dataclass
@@ -21,12 +21,12 @@ class MarginFlags(FairseqDataclass):
     margin: float = field(
         default=1.0,
         metadata={
-            "help": "a token of an own translation is to be so many nats above every other one; its loss is what it "
-            "lacks of that; 0: its loss is cross-entropy; default: 1"
+            "help": "required margin between the log-probability of a token of an own translation and that of the best "
+            "other token, nats, 0 or more; the loss is the shortfall; 0: cross-entropy instead; default: 1"
         },
     )
     margin_weight: float = field(
-        default=2.0, metadata={"help": "what the losses of --margin are multiplied by, above 0; default: 2"}
+        default=2.0, metadata={"help": "factor of the losses of --margin, above 0; default: 2"}
     )
 
 

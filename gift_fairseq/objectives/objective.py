@@ -14,7 +14,7 @@ class Terms(NamedTuple):
     nll: Tensor  # negative log-likelihood, logged as nll_loss
     log: Dict[str, Any]
     shown: Optional[Tensor] = None  # logged as loss where the value of ``loss`` has another unit
-    less_size: Optional[Tensor] = None  # what the batch's sample size, which the gradient is divided by, is less here
+    less_size: Optional[Tensor] = None  # subtracted from the sample size, by which fairseq divides the gradient
 
 
 class Objective(Protocol):
@@ -22,6 +22,9 @@ class Objective(Protocol):
 
     def __call__(self, lprobs: Tensor, prefixes: Prefixes, gold_lprobs: Optional[Tensor], target: Tensor) -> Terms:
         """The terms of what the decoder predicts after ``prefixes``.
+
+        An objective of a strategy without a source also takes fairseq's ``reduce``, as
+        :class:`~gift_fairseq.objectives.gold.GoldTargets` does.
 
         ``lprobs`` (R, L, V) are log-probabilities after the prefixes' inputs (R, L), ``gold_lprobs`` (B, T, V) those
         after gold ones if :attr:`needs_gold` or another part of the loss asks for them. ``target`` (B, T) are the gold

@@ -2,11 +2,11 @@
 
 After a gold prefix the next reference token is right. After any other, positions no longer line up. Optimal completion
 distillation (Sabour, Chan and Norouzi 2019, Optimal Completion Distillation for Sequence Learning, section 3.2) asks
-which tokens keep the best edit distance that is still achievable. With ``d(t, j)`` the Levenshtein distance (insertion,
-deletion, substitution: 1 each) of the first t tokens of the hypothesis to the first j of the reference, appending the
-rest of the reference after its first j tokens costs nothing more, so the best achievable is ``min_j d(t, j)``, and the
-right next tokens are exactly the ``reference[j]`` of all j that reach it. ``</s>`` is right where the whole text of the
-reference does. Their dynamic programme, but a row of it at a time for the whole batch.
+which tokens keep the best edit distance that is still achievable. Let ``d(t, j)`` be the Levenshtein distance
+(insertion, deletion, substitution: 1 each) between the first t tokens of the hypothesis and the first j of the
+reference. From there the rest of the reference can be appended at no further cost, so the best achievable distance is
+``min_j d(t, j)``. The optimal next tokens are ``reference[j]`` for every j that attains it; ``</s>`` is optimal if the
+full reference attains it. This is their dynamic programme, computed a row at a time for the whole batch.
 
 Shapes: ``B`` sentences, ``T`` decoder positions, ``R`` reference tokens, padded on the right. ``inputs`` (B, T) is what
 the decoder read: the start symbol, then the hypothesis, so that position t predicts what follows ``inputs[:, 1:t+1]``.
@@ -81,11 +81,10 @@ def oracle_loss(
     """Label-smoothed loss, and negative log of the probability of the oracle-optimal tokens; nats, summed.
 
     ``lprobs`` (B, T, V); ``optimal`` (B, T, R) marks the oracle-optimal tokens among ``references`` (B, R); the sum is
-    over the positions in ``scored`` (B, T). The loss is
-    ``- sum_v q(v) log p(v)`` with q uniform over them (optimal completion distillation, Sabour et al. 2019,
-    with temperature 0); after a gold prefix it is that of the gold token. Where we differ: label smoothing, and
-    ``by_model``: q in proportion to p, without gradient, which has the gradient of the negative log of the probability
-    of all of them together.
+    over the positions in ``scored`` (B, T). The loss is ``- sum_v q(v) log p(v)`` with q uniform over them (optimal
+    completion distillation, Sabour et al. 2019, with temperature 0); after a gold prefix it is that of the gold token.
+    Two differences from the paper: label smoothing, and ``by_model``. With ``by_model``, q is proportional to p and
+    carries no gradient; the gradient is then that of minus the log of the total probability of the optimal tokens.
     """
     nll = -log_mass(optimal, references, lprobs)
     loss = nll

@@ -35,7 +35,8 @@ class RegularisationFlags(FairseqDataclass):
     anchor_weight: float = field(
         default=0.0,
         metadata={
-            "help": "weight of --anchor: times nats a token (kl), times half the squared distance (l2); default: 0"
+            "help": "weight of --anchor, 0 or more: times nats a token (kl), times half the squared distance (l2); "
+            "default: 0"
         },
     )
     # read, not offered

@@ -66,8 +66,8 @@ class RiskFlags(CostFlags):
     risk_weight: float = field(
         default=1.0,
         metadata={
-            "help": "what the risk is multiplied by, above 0: where few updates train on it (--generate-ratio), Adam's "
-            "steps follow the larger gradients of the others; default: 1"
+            "help": "factor of the risk, above 0; raise it if few updates train on it (--generate-ratio): Adam's step "
+            "sizes otherwise follow the larger gradients of the other updates; default: 1"
         },
     )
 

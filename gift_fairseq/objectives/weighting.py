@@ -31,14 +31,15 @@ class WeightingFlags(FairseqDataclass):
     tailr_gamma: float = field(
         default=TAILR_GAMMA,
         metadata={
-            "help": "g of --weighting tailr, a ratio from 0 (off: all weigh 1) to 1 (the weight is p); default: 0.1"
+            "help": "g of --weighting tailr, a ratio from 0 (off: all weights are 1) to 1 (the weight is p); default: "
+            "0.1"
         },
     )
     weight_floor: float = field(
         default=0.3,
         metadata={
-            "help": "what the weight of --weighting tailr, and each probability in --weighting gold, is raised to "
-            "where it is less, above 0, up to 1 (off: all weigh 1); default: 0.3"
+            "help": "lower bound of the weight (--weighting tailr) or of each probability (--weighting gold), above 0, "
+            "up to 1 (off: all weights are 1); default: 0.3"
         },
     )
 
@@ -69,10 +70,10 @@ class WeightedTargets(GoldTargets):
     :func:`tailr_weights` (Ji et al. 2023, Tailoring Language Generation Models under Total Variation Distance).
     ``gold``: :func:`gold_weights` (Pang and He 2021, Text Generation by Learning from Demonstrations, GOLD-s).
 
-    fairseq's trainer divides the gradient by the summed sample size of all workers and micro-batches. That is here
-    ``n - sum (1 - w)`` with n the usual one, so weights are divided by their mean over the whole update, exactly, and
-    what has no loss (the ignored prefix) counts as ever. With ``--sentence-avg`` 1 - w is averaged over each sentence
-    before it is summed: the weights are then divided by the mean of the sentences' mean weights.
+    fairseq's trainer divides the gradient by the summed sample size of all workers and micro-batches. Here the sample
+    size is ``n - sum (1 - w)``, where n is fairseq's. This divides the weights exactly by their mean over the update.
+    Tokens without a loss (the ignored prefix) count as before. With ``--sentence-avg``, 1 - w is first averaged within
+    each sentence, so the divisor is the mean of the sentences' mean weights.
 
     Where we differ: neither paper divides by the mean, which keeps the size of the step. Pang and He's p are of
     two frozen copies of the model, without dropout, the newer one renewed now and then; their return is a sum, in which

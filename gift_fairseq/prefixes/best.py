@@ -11,10 +11,9 @@ from torch import Tensor
 from gift_fairseq import metrics, rollout
 from gift_fairseq.errors import UserError, check_at_least, check_choice, check_ratio
 from gift_fairseq.prefixes import tensors
-from gift_fairseq.prefixes.candidates import CandidateFlags, Hypotheses, is_beam
-from gift_fairseq.prefixes.free_running import LENGTH_CAP
+from gift_fairseq.prefixes.candidates import NOTHING_SAMPLED, CandidateFlags, Hypotheses, is_beam
+from gift_fairseq.prefixes.free_running import LENGTH_CAP, share_of
 from gift_fairseq.prefixes.source import Decoding, Prefixes, Symbols, generation_of
-from gift_fairseq.schedules import parse_schedule
 
 metrics.ratio("own_targets", "n_own", "n_best", "best of n: share of sentences that train on a hypothesis, %", 100.0)
 metrics.ratio(
@@ -30,23 +29,23 @@ class ChoiceFlags(FairseqDataclass):
     min_score: float = field(
         default=40.0,
         metadata={
-            "help": "best of n: a hypothesis is near enough to the gold translation from this score on, "
-            "sacreBLEU's sentence-level BLEU or chrF as --risk-cost says, from 0 to 100; default: 40"
+            "help": "best of n: lowest score of a hypothesis that is trained on, sacreBLEU's sentence-level BLEU, "
+            "chrF or their mean as --risk-cost says, from 0 to 100; default: 40"
         },
     )
     length_tolerance: float = field(
         default=0.1,
         metadata={
-            "help": "best of n: by which share of the gold length, in tokens, a hypothesis may be longer or "
-            "shorter, from 0 to 1; default: 0.1"
+            "help": "best of n: largest allowed difference from the gold length, as a fraction of it (tokens), from 0 "
+            "to 1; default: 0.1"
         },
     )
     pick: str = field(
         default="best",
         metadata={
-            "help": "best of n: which one of those that are near enough is trained on: best (the nearest), "
-            "random, or first (the greedy one, or the most probable of a beam): controls of the same share of "
-            "sentences, without the choice; default: best"
+            "help": "best of n: which of the hypotheses that reach --min-score and have an allowed length is trained "
+            "on: best (the highest score); as controls without that choice, random or first (the greedy one, or the "
+            "most probable of a beam); default: best"
         },
     )
 
@@ -76,7 +75,7 @@ class Choice:
 
     def longest(self, gold: Tensor, most: int) -> Tensor:
         """How many tokens (B,) a hypothesis may have, by those of the ``gold`` one (B,), never above ``most``."""
-        return _rounded(gold * (1 + self.tolerance)).floor().long().clamp(max=most)
+        return tensors.times(gold, 1 + self.tolerance).floor().long().clamp(max=most)
 
     def among(self, tokens: Tensor, scores: Tensor, gold: Tensor, symbols: Symbols) -> Tuple[Tensor, Tensor]:
         """Which one (B,) of the hypotheses ``tokens`` (B, N, L) with ``scores`` (B, N), and whether there is one (B,).
@@ -84,17 +83,13 @@ class Choice:
         A hypothesis without ``</s>`` was cut and is none. ``gold`` (B,): number of tokens of the gold translation.
         """
         near = scores.ge(self.min_score) & tokens.eq(symbols.eos).any(2)
-        near &= tokens.ne(symbols.pad).sum(2).ge(_rounded(gold * (1 - self.tolerance)).unsqueeze(1))
+        near &= tokens.ne(symbols.pad).sum(2).ge(tensors.times(gold, 1 - self.tolerance).unsqueeze(1))
         merit = scores
         if self.pick == "random":
             merit = torch.rand(scores.shape, generator=rollout.worker_generator(scores.device), device=scores.device)
         elif self.pick == "first":
             merit = torch.zeros_like(scores)
         return merit.masked_fill(~near, -1).argmax(dim=1), near.any(dim=1)
-
-
-def _rounded(lengths: Tensor) -> Tensor:
-    return lengths.double().round(decimals=6)  # 30 * 1.1 is 33, not a little more
 
 
 class BestPrefixes:
@@ -115,14 +110,14 @@ class BestPrefixes:
         self, cfg: BestFlags, symbols: Symbols, vocabulary: Dictionary, cost: Callable[[Tensor, Tensor], Tensor]
     ):
         """``cost`` of tokens (R, L) against gold ones (R, T) is (R,), 0 to 1."""
-        self.ratio = parse_schedule("--generate-ratio", cfg.generate_ratio)
+        self.due = share_of(cfg)
         self.choice = Choice(cfg)
         self.count, by_beam = check_at_least("--candidates", cfg.candidates, 1), is_beam(cfg)
         if cfg.length_cap != LENGTH_CAP:
             raise UserError(f"--length-cap is {cfg.length_cap}, but --length-tolerance says it for --targets best")
         generation = generation_of(cfg)
         if by_beam and cfg.choose == "sample":
-            raise UserError("--choose is sample, but a beam samples nothing: leave out --candidates-from beam")
+            raise UserError(f"--choose is sample, but {NOTHING_SAMPLED}")
         if not by_beam and (cfg.choose == "sample") != (self.count > 1):
             raise UserError(
                 f"--choose is {cfg.choose} and --candidates {self.count}, but the first is the greedy hypothesis and "
@@ -130,9 +125,6 @@ class BestPrefixes:
             )
         self.hypotheses = Hypotheses(self.count, by_beam, generation, symbols, vocabulary, greedy=True)
         self.symbols, self.cost = symbols, cost
-
-    def due(self, update_num: int) -> bool:
-        return self.ratio.falls_on(update_num)
 
     def proposed(self, decoding: Decoding) -> Tuple[Tensor, Tensor]:
         """Hypotheses (B, N, L), and their scores (B, N) from 0 to 100."""

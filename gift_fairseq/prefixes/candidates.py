@@ -12,7 +12,7 @@ from torch import Tensor
 from gift_fairseq import rollout
 from gift_fairseq.errors import check_at_least, check_choice
 from gift_fairseq.prefixes import tensors
-from gift_fairseq.prefixes.free_running import ShareFlags, after_own_tokens, most_tokens, until_eos
+from gift_fairseq.prefixes.free_running import ShareFlags, after_own_tokens, most_tokens, share_of, until_eos
 from gift_fairseq.prefixes.source import (
     Decoding,
     Generation,
@@ -22,10 +22,10 @@ from gift_fairseq.prefixes.source import (
     sampling,
     without_sampling,
 )
-from gift_fairseq.schedules import parse_schedule
 from gift_fairseq.substitution import encoder_rows, unwrapped
 
 SOURCES = ("sample", "beam")
+NOTHING_SAMPLED = "a beam samples nothing: leave out --candidates-from beam"
 
 
 @dataclass
@@ -37,7 +37,7 @@ class CandidateFlags(FairseqDataclass):
     candidates_from: str = field(
         default="sample",
         metadata={
-            "help": "where they come from: sample (from the model; equal ones count once) or beam (the best of "
+            "help": "source of the hypotheses: sample (from the model; equal ones count once) or beam (the best of "
             "fairseq's beam search); default: sample"
         },
     )
@@ -102,24 +102,22 @@ class Hypotheses:
 
 @dataclass
 class WeighedFlags(ShareFlags, RolloutFlags, CandidateFlags):
-    risk_gold: bool = field(default=False, metadata={"help": "the gold translation is one more of them; default: off"})
+    risk_gold: bool = field(
+        default=False, metadata={"help": "add the gold translation to the hypotheses that are weighed; default: off"}
+    )
 
 
 class CandidatePrefixes:
     """In a share of the updates, the distinct ones of ``--candidates`` whole hypotheses of every sentence."""
 
     def __init__(self, cfg: WeighedFlags, symbols: Symbols, vocabulary: Dictionary):
-        self.ratio = parse_schedule("--generate-ratio", cfg.generate_ratio)
+        self.due = share_of(cfg)
         self.length_cap = check_at_least("--length-cap", cfg.length_cap, 1)
         self.candidates, by_beam = check_at_least("--candidates", cfg.candidates, 2), is_beam(cfg)
-        no_sampling = "a beam samples nothing: leave out --candidates-from beam"
-        generation = without_sampling(cfg, no_sampling) if by_beam else sampling(cfg)
+        generation = without_sampling(cfg, NOTHING_SAMPLED) if by_beam else sampling(cfg)
         self.hypotheses = Hypotheses(self.candidates, by_beam, generation, symbols, vocabulary)
         self.without_gold = cfg.risk_gold  # it is weighed as one more, so none of these may equal it
         self.symbols = symbols
-
-    def due(self, update_num: int) -> bool:
-        return self.ratio.falls_on(update_num)
 
     def read(self, decoding: Decoding) -> Prefixes:
         target, pad = decoding.target, self.symbols.pad

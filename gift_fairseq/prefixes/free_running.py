@@ -29,10 +29,15 @@ class ShareFlags(FairseqDataclass):
     length_cap: float = field(
         default=LENGTH_CAP,
         metadata={
-            "help": "where the decoder ends its output itself: the longest it may get, in lengths of the gold one, 1 "
-            "or more; default: 1.5"
+            "help": "maximum length of output that runs until </s>, as a multiple of the gold length, 1 or more; "
+            "default: 1.5"
         },
     )
+
+
+def share_of(cfg: ShareFlags) -> Callable[[int], bool]:
+    """Which update numbers belong to the share: ``due`` of a :class:`~gift_fairseq.prefixes.source.PrefixSource`."""
+    return parse_schedule("--generate-ratio", cfg.generate_ratio).falls_on
 
 
 @dataclass
@@ -50,13 +55,10 @@ class GoldLengthPrefixes:
     """Free-running generation from the start symbol to the gold length, with key and value caches."""
 
     def __init__(self, cfg: ShareFlags, symbols: Symbols, generation: Generation, cuda_graphs: bool = False):
-        self.ratio = parse_schedule("--generate-ratio", cfg.generate_ratio)
+        self.due = share_of(cfg)
         self.symbols, self.generation, self.cuda_graphs = symbols, generation, cuda_graphs
         if check_at_least("--length-cap", cfg.length_cap, 1) != LENGTH_CAP:
             raise UserError(f"--length-cap is {cfg.length_cap}, but outputs have the gold length: add --targets oracle")
-
-    def due(self, update_num: int) -> bool:
-        return self.ratio.falls_on(update_num)
 
     def read(self, decoding: Decoding) -> Prefixes:
         gold_inputs, symbols = decoding.gold_inputs, self.symbols
@@ -79,12 +81,9 @@ class OwnLengthPrefixes:
     """Free-running generation until ``</s>``, or until ``--length-cap`` gold lengths."""
 
     def __init__(self, cfg: ShareFlags, symbols: Symbols, generation: Generation):
-        self.ratio = parse_schedule("--generate-ratio", cfg.generate_ratio)
+        self.due = share_of(cfg)
         self.length_cap = check_at_least("--length-cap", cfg.length_cap, 1)
         self.symbols, self.generation = symbols, generation
-
-    def due(self, update_num: int) -> bool:
-        return self.ratio.falls_on(update_num)
 
     def read(self, decoding: Decoding) -> Prefixes:
         longest = most_tokens(decoding.target, self.length_cap, decoding.decoder, self.symbols.pad)
@@ -104,8 +103,7 @@ class OwnLengthPrefixes:
 def most_tokens(target: Tensor, length_cap: float, decoder: nn.Module, padding_idx: int) -> Tensor:
     """The most tokens (B,) that may be generated for ``target`` (B, T): ``length_cap`` times as many, rounded up."""
     lengths = target.ne(padding_idx).sum(dim=1)
-    most = (lengths.double() * length_cap).round(decimals=6).ceil()  # 25 * 1.2 is 30, not a little more
-    return most.clamp(max=decoder.max_positions()).long()
+    return tensors.times(lengths, length_cap).ceil().clamp(max=decoder.max_positions()).long()
 
 
 def until_eos(

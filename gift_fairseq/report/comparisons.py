@@ -38,34 +38,34 @@ class Claim:
 def claims(systems: Sequence[System], runs: Sequence[Run], columns: Sequence[str]) -> List[Claim]:
     """Of every system against the controls and the baseline, for each search and metric apart.
 
-    Over all test sets; against the control also on each of several. A run counts that was scored on all test sets, as
-    the control of its seed was. Corrected are the strategies of one search, metric and opponent together; the control's
-    own p (against the baseline) stays as it is.
+    Over all test sets; against the control also on each of several. A run counts only if it and the opponent of its
+    seed were scored on all test sets. Holm's correction covers all strategies with the same search, metric and
+    opponent. The control's own p (against the baseline) is not corrected.
     """
-    found = []
+    claimed: List[Claim] = []
     for against, search, metric in product(AGAINST, dict.fromkeys(map(search_of, columns)), CLAIMED):
         own, family, parts = [column for column in columns if search_of(column) == search], [], []
         for system in systems:
             pairs = [(run, other) for run in system.runs if (other := AGAINST[against](run, runs))]
             scores = [[(run.scores.get(c), other.scores.get(held(other, c))) for c in own] for run, other in pairs]
             differences = [
-                [getattr(one, metric) - getattr(other, metric) for one, other in found]
-                for found in scores
-                if all(map(all, found))
+                [getattr(one, metric) - getattr(other, metric) for one, other in of_seed]
+                for of_seed in scores
+                if all(map(all, of_seed))
             ]
             if not differences:
                 continue
-            claimed = partial(Claim, system.name, system.runs[0].role, against, search, metric)
+            claim = partial(Claim, system.name, system.runs[0].role, against, search, metric)
             over = significance.over_seeds([fmean(of_seed) for of_seed in differences])
-            family.append(claimed(testset="", seeds=over, p_holm=over.p))
+            family.append(claim(testset="", seeds=over, p_holm=over.p))
             if against == "control" and len(own) > 1:
                 for column, of_column in zip(own, zip(*differences)):
-                    parts.append(claimed(testset=testset_of(column), seeds=significance.over_seeds(of_column)))
-        tested = [claim for claim in family if not claim.role and claim.p_holm is not None]
-        for claim, p in zip(tested, significance.holm([claim.p_holm for claim in tested])):
-            claim.p_holm = p
-        found += family + parts
-    return found
+                    parts.append(claim(testset=testset_of(column), seeds=significance.over_seeds(of_column)))
+        tested = [one for one in family if not one.role and one.p_holm is not None]
+        for one, p in zip(tested, significance.holm([one.p_holm for one in tested])):
+            one.p_holm = p
+        claimed += family + parts
+    return claimed
 
 
 def over_sentences(

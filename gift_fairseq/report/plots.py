@@ -199,7 +199,7 @@ def _accuracy(curves: Sequence[Dict[str, List[Optional[float]]]]) -> Tuple[List[
 
 
 def bars(painter: Painter, rows: Sequence[SystemRow], name: str, title: str, unit: str, keys: Dict[str, str]) -> None:
-    """A group of bars for every system; ``keys`` are fields of Training, with the words for the legend."""
+    """A group of bars for every system; ``keys`` are fields of TrainingCost, with the words for the legend."""
     values = [[getattr(row.training, key) for key in keys] for row in rows]
     if all(value is None for row in values for value in row):
         return

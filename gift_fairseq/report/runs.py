@@ -1,8 +1,6 @@
 """A run's folder as the report sees it: what was trained, how it went, what it scored, and what is missing."""
 
 import contextlib
-import json
-import math
 import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,14 +11,14 @@ from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
 import gift_fairseq.criterions  # noqa: F401  registers the strategies, whose options are asked for
 from gift_fairseq import runs
 from gift_fairseq.data import testsets
-from gift_fairseq.data.origin import Origin
 from gift_fairseq.errors import UserError
 from gift_fairseq.evaluation.scores import Score, testset_of
+from gift_fairseq.io import read_json
+from gift_fairseq.own_translations.origin import Origin
+from gift_fairseq.training.log import Log
 
 CONTROL = "gift_standard"
 LAST = runs.checkpoint_file("last")
-
-Numbers = Dict[str, float]
 
 
 def own_options(criterion: str) -> Dict[str, Any]:
@@ -33,63 +31,6 @@ def own_options(criterion: str) -> Dict[str, Any]:
     control = {field.name for field in fields(CRITERION_DATACLASS_REGISTRY[CONTROL])}
     own = [field for field in fields(CRITERION_DATACLASS_REGISTRY[criterion]) if field.name not in control]
     return {field.name: field.default for field in own if not str(field.default).startswith("${")}
-
-
-class Log:
-    """fairseq's JSON log. ``train`` has an entry for every epoch, whole or begun; ``valid`` and ``inner`` (of
-    --log-interval) for every update at which they were written; each in order, the last where there are several."""
-
-    def __init__(self, text: str):
-        self.finished = "done training" in text
-        found: Dict[str, Dict[float, Numbers]] = {"train": {}, "valid": {}, "inner": {}}
-        for line in text.split("\n"):
-            entry = self._numbers(line)
-            if "train_num_updates" in entry and "epoch" in entry:
-                found["train"][entry["epoch"]] = entry
-            elif "valid_num_updates" in entry:
-                found["valid"][entry["valid_num_updates"]] = entry
-            elif "num_updates" in entry:
-                found["inner"][entry["num_updates"]] = entry
-        self.train, self.valid, self.inner = ([entries[key] for key in sorted(entries)] for entries in found.values())
-        trained = [epoch["train_num_updates"] for epoch in self.train]
-        self.updates = int(max([0, *trained, *found["valid"], *found["inner"]]))
-
-    @classmethod
-    def of(cls, run: runs.Run) -> "Log":
-        return cls(run.log_file.read_text(encoding="utf-8", errors="replace") if run.log_file.is_file() else "")
-
-    @staticmethod
-    def _numbers(line: str) -> Numbers:
-        if not line.startswith('{"epoch"'):
-            return {}
-        found = {}
-        try:
-            for key, value in json.loads(line).items():
-                if value is not None and math.isfinite(float(value)):
-                    found[key] = float(value)
-        except (ValueError, TypeError):  # a line that is being written, or of another program
-            return {}
-        return found
-
-    def epoch_updates(self) -> List[float]:
-        """The updates made in each epoch."""
-        ends = [0.0] + [epoch["train_num_updates"] for epoch in self.train]
-        return [end - start for start, end in zip(ends, ends[1:])]
-
-    def mean(self, key: str) -> Optional[float]:
-        """``key`` of the epochs, weighted by their updates; None if one lacks it."""
-        if not self.train or any(key not in epoch for epoch in self.train):
-            return None
-        weights = self.epoch_updates()
-        return sum(n * epoch[key] for n, epoch in zip(weights, self.train)) / sum(weights)
-
-    def gold_nll(self, checkpoint: str) -> Optional[float]:
-        """NLL on gold prefixes of the validation set, nats a token, of the checkpoint FILE.pt; None if not logged."""
-        known = [entry for entry in self.valid if "valid_nll_loss" in entry and "valid_loss" in entry]
-        if not known or checkpoint not in (LAST, runs.checkpoint_file("best")):
-            return None
-        entry = known[-1] if checkpoint == LAST else min(known, key=lambda entry: entry["valid_loss"])
-        return entry["valid_nll_loss"] * math.log(2)  # logged in bits
 
 
 @dataclass
@@ -140,6 +81,12 @@ class Run:
         """All settings that do not say which strategy it is."""
         apart = {"criterion", *own_options(self.criterion)}
         return {name: value for name, value in self.settings.items() if name not in apart}
+
+    @property
+    def of_control(self) -> Dict[str, Any]:
+        """:attr:`rest` of the control: with gold pairs alone, where this run had own translations beside them."""
+        data = self.settings.get("data")
+        return {**self.rest, "data": data[0]} if isinstance(data, list) else self.rest
 
     def hypotheses(self, column: str) -> List[str]:
         return runs.Run(self.folder).hypotheses(column)
@@ -197,7 +144,7 @@ def read_run(folder: Path) -> Run:
     run = runs.Run(Path(folder))
     record = run.record()
     log = Log.of(run)
-    scores = runs.read_json(run.scores_file)
+    scores = read_json(run.scores_file)
     scores = scores if isinstance(scores, dict) else {}
     complete = {column: _score(run, column, found) for column, found in scores.items()}
     complete = {column: score for column, score in complete.items() if score}
@@ -211,7 +158,7 @@ def read_run(folder: Path) -> Run:
     trained = not reason
     if trained and not complete:
         reason = "scores out of date: evaluate it again" if scores else "not evaluated"
-    exposure = {name: runs.read_json(run.exposure(name)) for name in run.measured()}
+    exposure = {name: read_json(run.exposure(name)) for name in run.measured()}
     same_time_as = record.get("same_time_as", {}).get("run", "")
     return Run(
         folder=run.folder,

@@ -25,11 +25,11 @@ METRICS = tuple(metric.name for metric in fields(Metrics))
 
 
 @dataclass
-class Training:
+class TrainingCost:
     """What a training took; None where the log does not say, or training is not finished."""
 
     updates: Optional[int]
-    epoch_seconds: Optional[float]  # in updates (no validation, no saving); see training()
+    epoch_seconds: Optional[float]  # in updates (no validation, no saving); see training_cost()
     average_memory_mib: Optional[float]  # over all updates
     maximum_memory_mib: Optional[float]  # the highest peak of an epoch
     tokens_per_second: Optional[float]  # target tokens
@@ -53,7 +53,7 @@ class RunRow:
     scores: Dict[str, Score]  # by column
     tests: Dict[str, Dict[str, Comparison]]  # over sentences, of a system with one run: by column, then opponent
     gold_nll: Dict[str, GoldNLL]  # by set, valid or a test set
-    training: Training = field(metadata={"flat": True})
+    training: TrainingCost = field(metadata={"flat": True})
 
 
 @dataclass
@@ -74,7 +74,7 @@ class SystemRow:
     role: str  # of its runs
     notes: List[str]  # what is missing
     scores: Dict[str, SystemScore]  # by column
-    training: Training = field(metadata={"flat": True})  # maximum memory: of all runs
+    training: TrainingCost = field(metadata={"flat": True})  # maximum memory: of all runs
     gold_nll: Dict[str, GoldNLL]  # by set, valid or a test set
     runs: List[RunRow]
 
@@ -89,9 +89,10 @@ class System:
 
 
 def group(runs: Sequence[Run]) -> List[System]:
-    """Systems in the order of their first runs, named by their strategy; where several have it, by their settings too.
+    """Systems in the order of their first runs.
 
-    That is by the options in which they differ, if those are few; else by the first run.
+    A system is named after its strategy. If several share a strategy, the options in which they differ are added, or
+    the name of the first run if these are more than :data:`MOST_NAMED`.
     """
     found: Dict[Any, List[Run]] = {}
     for run in runs:
@@ -157,7 +158,7 @@ def control_of(run: Run, runs: Sequence[Run]) -> Optional[Run]:
         return one.started_from, one.seed, one.options.get("max_update")
 
     controls = [one for one in runs if one.role == "control" and what(one) == what(run)]
-    alike = [one for one in controls if one.rest == run.rest]
+    alike = [one for one in controls if one.rest == run.of_control]
     return alike[0] if alike else controls[0] if len(controls) == 1 else None
 
 
@@ -197,7 +198,7 @@ def columns_of(runs: Sequence[Run]) -> List[str]:
     return columns
 
 
-def training(run: Run, updates_per_epoch: Optional[float]) -> Training:
+def training_cost(run: Run, updates_per_epoch: Optional[float]) -> TrainingCost:
     """What the log says of the training of ``run``.
 
     An epoch's time is the time in updates (no validation, no saving) per update, times ``updates_per_epoch``: runs
@@ -208,7 +209,7 @@ def training(run: Run, updates_per_epoch: Optional[float]) -> Training:
     seconds = log.mean("train_update_seconds")  # of an update
     if seconds is None and log.train and all("train_train_wall" in epoch for epoch in log.train):
         seconds = sum(epoch["train_train_wall"] for epoch in log.train) / log.train[-1]["train_num_updates"]
-    return Training(
+    return TrainingCost(
         updates=log.updates or None,
         epoch_seconds=None if seconds is None else seconds * (updates_per_epoch or log.epoch_updates()[0]),
         average_memory_mib=log.mean("train_mem_mib"),
@@ -248,7 +249,7 @@ def rows(
 
     def row(run: Run) -> RunRow:
         gold_nll = forgetting(run, baseline_of(run, runs)) if run.trained else {}
-        measures = training(run, updates_per_epoch) if run.trained else Training(*[None] * 5)
+        measures = training_cost(run, updates_per_epoch) if run.trained else TrainingCost(*[None] * 5)
         return RunRow(run.name, run.seed, run.reason, run.scores, tests.get(run.folder, {}), gold_nll, measures)
 
     return [_row(system, [row(run) for run in system.runs], columns) for system in systems]

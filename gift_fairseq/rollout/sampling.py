@@ -84,7 +84,9 @@ class SeveralDrawn(NamedTuple):
 
 
 def worker_generator(device: torch.device) -> torch.Generator:
-    """A generator on ``device``, seeded by torch's random stream, which goes on by that, and the worker's rank.
+    """A generator on ``device``, seeded from torch's random stream and the worker's rank.
+
+    Drawing the seed advances the stream.
 
     Rollouts leave the stream as they found it (:func:`generating`), so draws from the stream itself would come again as
     the dropout of the pass that is trained on. fairseq seeds the stream of all workers alike; without the rank they
@@ -113,9 +115,9 @@ def dtype_named(name: str) -> Optional[torch.dtype]:
 def generating(decoder: nn.Module, device: torch.device, dtype: Optional[torch.dtype] = None) -> Iterator[None]:
     """No gradient and no dropout in the decoder; afterwards training flags, random stream and autocast are as before.
 
-    ``dtype`` opens autocast to that type; None leaves it as it is. Autocast keeps the half-precision copies of weights
-    that it made. Older torch uses those made here, without gradient, again in the training pass, which then passes none
-    to the weights: the cache is off inside.
+    ``dtype`` opens autocast to that type; None leaves it as it is. Autocast's weight cache is off inside. Otherwise
+    older torch would use the half-precision copies made here, without gradient, again in the training pass, and the
+    weights would get no gradient.
     The random stream is kept because fairseq's layer-drop draws from it in evaluation mode too.
     """
     training = [module for module in decoder.modules() if module.training]

@@ -135,8 +135,8 @@ def until_eos(
 def _next_states(states: Tensor, chosen: Tensor, words: int) -> Tuple[Tensor, Tensor, Tensor]:
     """For rows in ``states`` (m,) that took the tokens ``chosen`` (m,), below ``words``, the states that come next.
 
-    They are k: for each the one that it continues (k,) and the token that it read (k,); and the next state (m,) of each
-    row. A state has the number of the one that it continues wherever it can, so that little moves.
+    Returns the parent state (k,) and the last token (k,) of the k distinct new states, and the new state (m,) of each
+    row. A new state keeps its parent's index where possible, so that few cache rows are copied.
     """
     pairs, which = torch.unique(states * words + chosen, return_inverse=True)
     parents = pairs // words

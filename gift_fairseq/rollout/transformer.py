@@ -192,10 +192,10 @@ def _norm(x: Tensor, norm: Optional[Norm]) -> Tensor:
 class TransformerSteps:
     """One rollout of ``decoder`` for B sentences, at most T positions, over ``encoder_out`` (fairseq's dict).
 
-    ``order`` (B,) says which sentence of ``encoder_out`` is which row, at first: :meth:`follow` makes up to ``rows``,
-    several of a sentence, which attend to the same keys and values of its source. The arithmetic is in the
-    model's type, or in autocast's where that is on; weights are read in it once, here. Memory: 2 (R T + B S) C numbers
-    a layer (R rows, S source positions, C channels), and copies of the weights that are stacked or change their type.
+    ``order`` (B,) is the sentence of ``encoder_out`` that each row starts with. :meth:`follow` may later make up to
+    ``rows`` rows; rows of one sentence share the keys and values of its source. The arithmetic is in the model's type,
+    or in autocast's where that is on; weights are read in it once, here. Memory: 2 (R T + B S) C numbers a layer (R
+    rows, S source positions, C channels), and copies of the weights that are stacked or change their type.
     """
 
     retires_rows = True

@@ -23,7 +23,7 @@ from gift_fairseq.objectives import oracle
 from gift_fairseq.prefixes import tensors
 from gift_fairseq.prefixes.free_running import until_eos
 from gift_fairseq.prefixes.source import Symbols
-from gift_fairseq.substitution import check_model, decoder_reads
+from gift_fairseq.substitution import check_autoregressive, decoder_reads
 
 for name, meaning in (
     ("teacher_forced", "validation: share of gold tokens predicted after gold prefixes, %"),
@@ -117,11 +117,12 @@ class GiftTranslationTask(TranslationTask):
         if issubclass(ARCH_MODEL_REGISTRY.get(arch, object), FairseqLanguageModel):  # building one here would fail
             raise UserError(f"--arch is {arch}, which has only a decoder: use an autoregressive encoder-decoder")
         model = super().build_model(cfg, from_checkpoint)
-        check_model(model)
+        check_autoregressive(model)
         if self.cfg.finetune_from_model and not from_checkpoint:
             finetune_flags.check_model("--finetune-from-model", self.cfg.finetune_from_model, model, cfg)
         return model
 
+    @one_sentence()
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         if hasattr(criterion, "set_num_updates"):
             criterion.set_num_updates(update_num)

@@ -75,7 +75,8 @@ def test_snapshots_are_the_models_after_their_updates(binarized, tmp_path):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_flags_are_those_of_the_training(binarized, tmp_path, architecture):
     """Also options that are not the architecture's defaults; and the settings of the training, at 0.3 of its rate."""
-    more = "--dropout 0.25 --label-smoothing 0.2 --update-freq 3 --adam-betas (0.8,0.9) --clip-norm 2.5"
+    more = "--dropout 0.25 --label-smoothing 0.2 --update-freq 5,3 --batch-size 7 --adam-betas (0.8,0.9) "
+    more += "--clip-norm 2.5"
     if "transformer" in architecture:
         more += " --share-all-embeddings --decoder-normalize-before --activation-fn gelu --no-scale-embedding"
     fairseq_train(
@@ -95,7 +96,8 @@ def test_flags_are_those_of_the_training(binarized, tmp_path, architecture):
     names = [action.dest for action in own._actions if before.get(action.dest) is not None]
     assert {name: getattr(args, name) for name in names} == {name: before[name] for name in names}, words
     assert (cfg.criterion.label_smoothing, list(cfg.optimization.update_freq)) == (0.2, [3])
-    assert (list(cfg.optimization.lr), cfg.optimization.clip_norm, cfg.dataset.max_tokens) == ([3e-4], 2.5, 200)
+    assert (list(cfg.optimization.lr), cfg.optimization.clip_norm) == ([3e-4], 2.5)
+    assert (cfg.dataset.max_tokens, cfg.dataset.batch_size) == (200, 7)
     assert cfg.optimizer.adam_betas == "(0.8,0.9)"
 
 

@@ -16,8 +16,8 @@ from conftest import ROOT, TRANSFORMER, assert_equal, error_of, gift, recipe
 from fairseq.data import data_utils
 
 from gift_fairseq import runs
-from gift_fairseq.data.origin import Origin
 from gift_fairseq.errors import UserError
+from gift_fairseq.own_translations.origin import Origin
 
 pytestmark = pytest.mark.system
 
@@ -281,6 +281,8 @@ def test_distillation_translates_before_it_trains(run, binarized, tmp_path, caps
     ):
         given = ["--from", checkpoint, "--data", folder, "--out", tmp_path / "never" / "x"]
         assert sentence in error_of("finetune", "--strategy", strategy, *given)
+    given = ["--from", checkpoint, "--data", binarized, "--out", tmp_path / "never" / "standard"]
+    assert "which is also the folder of the control" in error_of("finetune", "--strategy", "recurrent", *given)
     assert not (tmp_path / "never").exists()
 
 
@@ -326,6 +328,10 @@ def test_bad_options(tmp_path, monkeypatch, arguments, sentence):
     monkeypatch.chdir(tmp_path)
     assert sentence in error_of(*arguments.split())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_seed_that_is_named_twice():
+    assert "--seeds is '3 1 3', but no number may be given twice" in error_of("compare", "--seeds", "3 1 3")
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,6 @@ ANCHORED = "--criterion gift_risk --anchor kl --anchor-weight"
         ("--criterion gift_weighted --weighting gold --tailr-gamma 0.2", "--tailr-gamma", "0.2", "leave it out"),
         ("--criterion gift_distillation --margin -1", "--margin", "-1", "0 or more"),
         ("--criterion gift_distillation --margin-weight 0", "--margin-weight", "0", "above 0"),
-        ("--criterion gift_distillation", "--margin", "1", "gift candidates"),
         ("--criterion gift_consistency --own-ratio 2", "--own-ratio", "2", "between 0 and 1"),
         ("--criterion gift_consistency --consistency-weight -1", "--consistency-weight", "-1", "between 0 and 100"),
         ("--criterion gift_consistency --consistency-weight x", "--consistency-weight", "x", "between 0 and 100"),

@@ -163,6 +163,7 @@ def test_bad_folder(tmp_path):
     [
         (["--beam", 3], "--beam stands after --, which is not taken there: use fairseq-generate itself"),
         (["--lm-path=x"], "--lm-path stands after --, which is not taken there"),
+        (["--remove-bpe"], "--remove-bpe stands after --, which is not taken there"),
         (["--bad"], "fairseq-generate: unrecognized arguments: --bad"),
         (["--lenpen", "x"], "fairseq-generate: argument --lenpen: invalid float value: 'x'"),
     ],

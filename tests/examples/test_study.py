@@ -14,10 +14,10 @@ import study as multi30k_study
 from conftest import ROOT, TRANSFORMER, fairseq_train, gift
 from selection import Line
 
-from gift_fairseq.cli import finetune, train
 from gift_fairseq.errors import UserError
 from gift_fairseq.report.runs import read_run
 from gift_fairseq.runs import name_with_seed
+from gift_fairseq.training import finetuning, launch
 
 
 def test_the_grid():
@@ -233,10 +233,10 @@ def stubbed(tmp_path, monkeypatch):
     """``stubbed(grid, jobs)`` is a study whose trainings only note their commands."""
     stub, checkpoint = tmp_path / "a stub.sh", tmp_path / "baseline" / "checkpoints" / "a.pt"
     stub.write_text(STUB)
-    monkeypatch.setattr(train, "located", lambda words: ["bash", str(stub), *words])
+    monkeypatch.setattr(launch, "located", lambda words: ["bash", str(stub), *words])
     flags = [*"--arch transformer --lr 1e-3 --max-tokens 100".split()]
-    start = finetune.Start(checkpoint, tmp_path, tmp_path, 3, flags)
-    monkeypatch.setattr(finetune.Start, "of", lambda *_: start)
+    start = finetuning.Start(checkpoint, tmp_path, tmp_path, 3, flags)
+    monkeypatch.setattr(finetuning.Start, "of", lambda *_: start)
 
     def run(grid, jobs):
         (tmp_path / "grid.txt").write_text(grid)

@@ -16,8 +16,8 @@ from conftest import (
 )
 from naive import EOS, PAD, encode, gradient_of, naive_gradient, next_logits
 
-from gift_fairseq.data.origin import Origin
 from gift_fairseq.objectives.margin import lacking
+from gift_fairseq.own_translations.origin import Origin
 
 MARGIN = "--criterion gift_distillation --margin 0.7 --margin-weight 3"
 
@@ -87,9 +87,22 @@ def test_off_and_in_validation_own_rows_are_as_gold_ones(distilled, build):
     plain = build(f"{TRANSFORMER} --criterion gift_standard")
     for built in (distilled("--criterion gift_distillation --margin 0"), distilled(MARGIN)):
         sample = batch(built.task, sentences(LENGTHS))
-        if built.criterion.gold_pairs is not None:
+        if built.criterion.margin > 0:
             built.model.eval(), plain.model.eval()
         loss, gradient = loss_and_gradient(built, sample)
         expected, standard = loss_and_gradient(plain, sample)
         assert loss == expected
         assert_same_gradient(gradient, standard, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("folders, sentence", [("{}", "has no own translations"), ("{}:{}", "is in several folders")])
+def test_data_without_own_translations_is_refused_in_training_alone(distilled, dictionaries, folders, sentence, capsys):
+    """fairseq-validate makes the criterion of a checkpoint again, over other data."""
+    built = distilled(MARGIN)
+    built.criterion.data = folders.format(dictionaries, dictionaries)
+    sample = batch(built.task, sentences(LENGTHS))
+    built.model.eval()
+    loss_and_gradient(built, sample)
+    built.model.train()
+    with pytest.raises(SystemExit, match=f"^gift_fairseq: error: --margin is 0.7, but the data .*{sentence}"):
+        loss_and_gradient(built, sample)

@@ -5,6 +5,7 @@ import random
 
 from gift_fairseq.evaluation import scores
 from gift_fairseq.report.folder import write_report
+from gift_fairseq.runs import Run
 
 SENTENCES = 60
 EVIL = "<script>alert(1)</script> & \"quotes\" '$x$'"
@@ -44,8 +45,8 @@ def make_run(root, name, options=None, log="", outputs=None, data=None):
         (run / "train.log").write_text("{'_name': None}\n" + log)
     for column, lines in (outputs or {}).items():
         (run / "generate" / f"{column}.txt").write_text("".join(line + "\n" for line in lines))
-    if outputs:
-        scores.write_scores(run, list(outputs), data)
+    for column in outputs or ():
+        scores.write_score(Run(run), column, data)
     return run
 
 

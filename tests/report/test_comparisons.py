@@ -20,7 +20,8 @@ def system(name, seeds, criterion="gift_recurrent", same_time_as="", **bleus):
             c.replace("_", ".", 1).replace("_", "-"): SimpleNamespace(bleu=b[index], chrf=2 * b[index])
             for c, b in bleus.items()
         }
-        run = SimpleNamespace(seed=seed, criterion=criterion, scores=scores, rest={}, options={"max_update": 9})
+        same = {"rest": {}, "of_control": {}, "options": {"max_update": 9}}
+        run = SimpleNamespace(seed=seed, criterion=criterion, scores=scores, **same)
         run.name, run.same_time_as = f"{name}-{seed}", f"{same_time_as}-{seed}" if same_time_as else ""
         run.role = role
         run.started_from = "" if name == "baseline" else "baseline/checkpoints/x.pt"

@@ -12,10 +12,11 @@ import sacrebleu
 from conftest import error_of, gift
 from report_runs import NAMES, SENTENCES, hypotheses, log_line, make_report, make_run, make_runs, references
 
-from gift_fairseq.data.origin import Origin
 from gift_fairseq.errors import UserError
+from gift_fairseq.own_translations.origin import Origin
 from gift_fairseq.report import runs, samples, systems, table
 from gift_fairseq.report.folder import write_report
+from gift_fairseq.training.log import Log
 
 
 @pytest.fixture(scope="module")
@@ -120,12 +121,13 @@ def test_the_seeds_of_two_steps_are_one_system(root, tmp_path):
             Origin("gold", start, 1.5 * seed, 60, {"candidates": beam}).write(data)
             own = {"criterion": "gift_distillation", "data": str(data)}
             found.append(make(f"own-{beam}-{seed}", seed=seed, finetune_from_model=start, **own))
-        found.append(make(f"more-{seed}", seed=seed, finetune_from_model=start, data="gold"))
+        of_control = {"seed": seed, "finetune_from_model": start, "data": "gold"}
+        found += [make(f"more-{seed}", **of_control), make(f"clipped-{seed}", **of_control, clip_norm=9.0)]
     found.append(make("best", finetune_from_model=start.replace("last", "best"), data="gold"))
     grouped = {group.runs[0].name: [run.name for run in group.runs] for group in systems.group(found)}
     assert grouped == {
         "own-4-1": ["own-4-1", "own-4-2"], "own-5-1": ["own-5-1", "own-5-2"], "more-1": ["more-1", "more-2"],
-        "best": ["best"],
+        "clipped-1": ["clipped-1", "clipped-2"], "best": ["best"],
     }  # fmt: skip
     by_name = {run.name: run for run in found}
     for seed in (1, 2):
@@ -231,25 +233,25 @@ def test_epoch_time_is_of_the_seconds_of_updates_that_the_plugin_measured():
     entries = [{"train_num_updates": 4, "train_train_wall": 0, "train_update_seconds": 0.00125}]
     entries += [{"train_num_updates": 10, "train_train_wall": 0, "train_update_seconds": 0.0025}]
     lines = [json.dumps({"epoch": epoch, **entry}) for epoch, entry in enumerate(entries, 1)]
-    log = runs.Log("\n".join([*lines, "done training in 0.1 seconds"]))
-    assert systems.training(SimpleNamespace(log=log), None).epoch_seconds == pytest.approx(0.008)
-    assert systems.training(SimpleNamespace(log=log), 100).epoch_seconds == pytest.approx(0.2)
+    log = Log("\n".join([*lines, "done training in 0.1 seconds"]))
+    assert systems.training_cost(SimpleNamespace(log=log), None).epoch_seconds == pytest.approx(0.008)
+    assert systems.training_cost(SimpleNamespace(log=log), 100).epoch_seconds == pytest.approx(0.2)
     texts = [table.seconds(value).text for value in (None, 0.008, 1.2345, 12.345, 1234.5)]
     assert texts == ["–", "0.008", "1.23", "12.3", "1,234"]
     log.train[1] = {"train_num_updates": 10, "train_train_wall": 7}
     log.train[0]["train_train_wall"] = 3
-    assert systems.training(SimpleNamespace(log=log), None).epoch_seconds == pytest.approx(4)
+    assert systems.training_cost(SimpleNamespace(log=log), None).epoch_seconds == pytest.approx(4)
 
 
 def test_the_last_line_of_an_epoch_counts():
     """An epoch that was begun, then stopped and gone on with, is logged twice; a line without end is left out."""
     epochs = log_line(1, 100, 999, 1, 1) + log_line(1, 100, 50, 200, 300) + log_line(2, 150, 40, 500, 290)
-    log = runs.Log("other\n" + epochs + '{"epoch": 3, "train_num_updates": "160", "train_tr')
-    found = systems.training(SimpleNamespace(log=log), None)
-    assert found == systems.Training(150, 60.0, 300.0, 300.0, 1000.0)
-    assert not log.finished and runs.Log("").updates == 0
-    foreign = runs.Log(epochs.replace("train_mem_mib", "other"))  # of a criterion that does not measure it
-    assert systems.training(SimpleNamespace(log=foreign), None).average_memory_mib is None
+    log = Log("other\n" + epochs + '{"epoch": 3, "train_num_updates": "160", "train_tr')
+    found = systems.training_cost(SimpleNamespace(log=log), None)
+    assert found == systems.TrainingCost(150, 60.0, 300.0, 300.0, 1000.0)
+    assert not log.finished and Log("").updates == 0
+    foreign = Log(epochs.replace("train_mem_mib", "other"))  # of a criterion that does not measure it
+    assert systems.training_cost(SimpleNamespace(log=foreign), None).average_memory_mib is None
 
 
 def test_what_is_missing_is_said(rows, out):

@@ -13,7 +13,7 @@ from fairseq_cli import generate, preprocess
 
 from gift_fairseq.checkpoints.files import check_checkpoint
 from gift_fairseq.errors import UserError
-from gift_fairseq.substitution import check_model
+from gift_fairseq.substitution import check_autoregressive
 
 pytestmark = pytest.mark.cli
 
@@ -47,7 +47,7 @@ def test_decoder_only_model(binarized, tmp_path, arch):
     message = sentence_of(binarized, tmp_path, flags)
     assert f"--arch is {arch}" in message and "encoder-decoder" in message
     with pytest.raises(UserError, match="has not one encoder and one decoder"):  # the criterion's own check
-        check_model(FairseqLanguageModel(FairseqDecoder(Dictionary())))
+        check_autoregressive(FairseqLanguageModel(FairseqDecoder(Dictionary())))
 
 
 @pytest.mark.parametrize("task", ["gift_translation", "translation"])

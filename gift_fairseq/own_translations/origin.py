@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any, Dict, Optional
 
 from gift_fairseq.errors import UserError
-from gift_fairseq.io import write_whole
-from gift_fairseq.runs import read_json
+from gift_fairseq.io import read_json, write_whole
 
 FILE = "candidates.json"
 

@@ -1,34 +1,30 @@
-"""A model's own translations of its training text, as training data: sequence-level interpolation, done once.
+"""Translates the training text and keeps every hypothesis, resumably, by one process for each GPU.
 
-Every hypothesis is kept, in ``FOLDER/NUMBER.jsonl``: a line a sentence, its place in the training set, the hypotheses
-as subwords and their scores against the gold translation. Kim and Rush (2016, Sequence-Level Knowledge Distillation,
-section 3.3) take the best of a beam by BLEU from a larger teacher; here the model is its own.
+``FOLDER/NUMBER.jsonl`` has a line a sentence: its place in the training set, the hypotheses as subwords, and their
+scores against the gold translation.
 """
 
 import contextlib
 import json
 import multiprocessing
-import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 from fairseq import checkpoint_utils, utils
-from fairseq.data import Dictionary, LanguagePairDataset, indexed_dataset
-from fairseq.data.data_utils import collate_tokens, infer_language_pair
-from fairseq.tasks.translation import TranslationConfig, TranslationTask
+from fairseq.data import Dictionary, LanguagePairDataset
+from fairseq.data.data_utils import collate_tokens
 from torch import Tensor
 
 from gift_fairseq import rollout
 from gift_fairseq.checkpoints.files import check_checkpoint
-from gift_fairseq.data.origin import Origin
-from gift_fairseq.errors import UserError, check_data
+from gift_fairseq.data.binarized import task_of
 from gift_fairseq.io import progress, quiet, say, write_whole, written_whole
 from gift_fairseq.objectives.sentence_costs import CostFlags, SentenceCost
-from gift_fairseq.prefixes.best import BestFlags, BestPrefixes, Choice
+from gift_fairseq.prefixes.best import BestFlags, BestPrefixes
 from gift_fairseq.prefixes.free_running import ShareFlags
 from gift_fairseq.prefixes.source import Decoding, SamplingFlags, Symbols
 
@@ -50,21 +46,6 @@ class Proposing(NamedTuple):
     checkpoint: Path
     cfg: BestOfN
     seed: int
-
-
-def task_of(data: Path) -> TranslationTask:
-    """fairseq's task over a data folder, its training set loaded; :class:`UserError` if it is none."""
-    source, target = infer_language_pair(str(check_data(data)))
-    # those that follow from other parts of fairseq's configuration, which there is none of here
-    rest = dict(train_subset="train", dataset_impl=None, required_seq_len_multiple=1, upsample_primary=1)
-    cfg = TranslationConfig(data=str(data), source_lang=source, target_lang=target, **rest)
-    with quiet():
-        task = TranslationTask.setup_task(cfg)
-        try:
-            task.load_dataset("train")
-        except FileNotFoundError:
-            raise UserError(f"--data is {data}, which has no training set: prepare one with gift prepare") from None
-    return task
 
 
 class Proposer:
@@ -180,99 +161,3 @@ def _start(what: Proposing, ranks: Any) -> None:
 
 def _write(one: Tuple[int, List[Batch], Path]) -> int:
     return _proposer.write(*one)
-
-
-class Chosen(NamedTuple):
-    """What was chosen: means over the sentences that were translated, or over those of them with a ``near`` one."""
-
-    sentences: int
-    near: int
-    score: float
-    score_of_all: float
-    length: float  # tokens of the chosen hypotheses for each of the gold translations
-
-
-def choose(what: Proposing, folder: Path, out: Path, share: float, sentences: Optional[int]) -> Chosen:
-    """Makes the data folder ``out``, whole or not at all: ``what.data``, with chosen pairs after the gold ones.
-
-    The chosen pairs are the given ``share`` of all pairs: each stands there as often as that takes, give or take once.
-    ``sentences`` is what :func:`propose` had.
-    (fairseq would read them from a ``train1`` too, but stops without ``--upsample-primary``.)
-    """
-    task, partial = task_of(what.data), out.with_name(f"{out.name}.partial")
-    pair, words = (task.cfg.source_lang, task.cfg.target_lang), (task.source_dictionary, task.target_dictionary)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        found = _choose(what, task, folder, partial / "own")
-        if not found.near:
-            raise UserError(f"--min-score is {what.cfg.min_score:g}, but no translation of the text reaches it")
-        gold = task.dataset("train").src, task.dataset("train").tgt
-        own = [indexed_dataset.make_dataset(str(partial / f"own.{side}"), "mmap") for side in ("source", "target")]
-        order = np.random.RandomState(what.seed).permutation(found.near)
-        copies = max(1, round(share / (1 - share) * len(gold[0])))
-        for language, of_side, texts, chosen in zip(pair, words, gold, own):
-            builder = _Text(partial / f"train.{'-'.join(pair)}.{language}", len(of_side))
-            for text in texts:
-                builder.add_item(text)
-            for copy in range(copies):
-                builder.add_item(chosen[order[copy % len(order)]])
-            builder.end()
-        del own
-        for path in partial.glob("own.*"):
-            path.unlink()
-        for path in what.data.iterdir():
-            if not path.name.startswith("train"):
-                (partial / path.name).symlink_to(path.resolve())
-        seconds = sum(float(path.read_text()) for path in folder.glob(f"*{SECONDS}"))
-        settings = {**asdict(what.cfg), "share": share, "sentences": sentences}
-        Origin(str(what.data), str(what.checkpoint), seconds, len(gold[0]), settings).write(partial)
-        shutil.rmtree(out, ignore_errors=True)
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return found
-
-
-class _Text:
-    """A text of fairseq's, binarized, that is written: ``prefix``.bin and .idx."""
-
-    def __init__(self, prefix: Path, words: int):
-        self.prefix, self.builder = prefix, indexed_dataset.make_builder(f"{prefix}.bin", "mmap", words)
-        self.add_item = self.builder.add_item
-
-    def end(self) -> None:
-        self.builder.finalize(f"{self.prefix}.idx")
-
-
-def _choose(what: Proposing, task: TranslationTask, folder: Path, own: Path) -> Chosen:
-    """Writes the chosen pairs as ``own``.source and ``own``.target."""
-    dataset, vocabulary, choice = task.dataset("train"), task.target_dictionary, Choice(what.cfg)
-    sides = zip(("source", "target"), (task.source_dictionary, vocabulary))
-    builders = [_Text(own.with_suffix(f".{side}"), len(words)) for side, words in sides]
-    utils.set_torch_seed(what.seed)
-    sums = dict.fromkeys(("sentences", "near", "score", "score_of_all", "tokens", "gold"), 0.0)
-    for file in sorted(folder.glob("*.jsonl")):
-        places, tokens, scores = read(file, vocabulary)
-        gold = torch.tensor([int(dataset.tgt_sizes[place]) for place in places])
-        best, near = choice.among(tokens, scores, gold, Symbols.of(vocabulary))
-        for row in near.nonzero().flatten().tolist():
-            hypothesis = tokens[row, best[row]]
-            hypothesis = hypothesis[hypothesis.ne(vocabulary.pad())]
-            for builder, text in zip(builders, (dataset.src[places[row]], hypothesis)):
-                builder.add_item(text)
-            sums["tokens"] += len(hypothesis)
-        sums["sentences"] += len(places)
-        sums["near"] += int(near.sum())
-        sums["gold"] += int(gold[near].sum())
-        sums["score"] += float(scores.gather(1, best.unsqueeze(1))[near].sum())
-        sums["score_of_all"] += float(scores.mean(dim=1).sum())
-    for builder in builders:
-        builder.end()
-    return Chosen(
-        sentences=int(sums["sentences"]),
-        near=int(sums["near"]),
-        score=sums["score"] / max(1, sums["near"]),
-        score_of_all=sums["score_of_all"] / max(1, sums["sentences"]),
-        length=sums["tokens"] / max(1, sums["gold"]),
-    )

@@ -13,11 +13,11 @@ from sacrebleu.metrics import CHRF
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from gift_fairseq import distillation
 from gift_fairseq.cli import parser_of
-from gift_fairseq.cli.candidates import checked
-from gift_fairseq.data.origin import Origin
+from gift_fairseq.cli.candidates import proposing_of
 from gift_fairseq.errors import UserError
+from gift_fairseq.own_translations import propose
+from gift_fairseq.own_translations.origin import Origin
 
 BEAM = ["--beam", "3", "--length-tolerance", "1", "--min-score", "30", "--score", "chrf", "--max-tokens", "60"]
 TRAINED = "--task gift_translation --arch transformer_wmt_en_de --criterion gift_standard --share-all-embeddings "
@@ -87,7 +87,7 @@ class LinearTypes(TorchFunctionMode):
 @pytest.mark.parametrize("precision, dtype", [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_encoder_and_decoder_compute_in_the_precision(trained, binarized, how, precision, dtype):
     words = ["--from", str(trained), "--data", str(binarized), "--out", "unused", "--precision", precision, *how]
-    proposer = distillation.Proposer(checked(parser_of("candidates").parse_args(words)))
+    proposer = propose.Proposer(proposing_of(parser_of("candidates").parse_args(words)))
     with LinearTypes() as types:
         next(proposer.lines(proposer.chunks(100, None)[0][0]))
     assert types.found == {dtype}
@@ -155,20 +155,36 @@ def test_choosing_again_does_not_translate_again(trained, binarized, proposed):
     )
 
 
+def test_what_is_chosen_stays_until_an_option_changes(trained, binarized, proposed):
+    """A training may read the folder."""
+    candidates(trained, binarized, proposed, *BEAM)
+    before = (proposed / "data").stat().st_ino
+    candidates(trained, binarized, proposed, *BEAM)
+    assert (proposed / "data").stat().st_ino == before
+    candidates(trained, binarized, proposed, *BEAM, "--share", "0.4")
+    assert (proposed / "data").stat().st_ino != before
+    candidates(trained, binarized, proposed, *BEAM)
+
+
+def test_own_translations_are_not_taken_for_gold(trained, proposed, tmp_path):
+    given = ["--from", trained, "--data", proposed / "data", "--out", tmp_path / "out"]
+    assert "has own translations already: it was made from " in error_of("candidates", *given)
+
+
 def test_subwords_may_hold_white_space_of_other_kinds(tmp_path):
     words = Dictionary()
     ids = [words.add_symbol(word) for word in ("\u2581a", "\u00a0", "b\u2028", "\u3000c")]
     texts = [" ".join(words[i] for i in [*row, words.eos()]) for row in (ids, ids[:1])]
     line = {"sentence": 5, "scores": [50.0, 25.5], "hypotheses": texts}
     (tmp_path / "x.jsonl").write_text(json.dumps(line, ensure_ascii=False) + "\n", encoding="utf-8")
-    places, tokens, scores = distillation.read(tmp_path / "x.jsonl", words)
+    places, tokens, scores = propose.read(tmp_path / "x.jsonl", words)
     assert places == [5] and scores.tolist() == [[50, 25.5]]
     assert tokens.tolist() == [[[*ids, words.eos()], [ids[0], words.eos(), *[words.pad()] * 3]]]
 
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr("gift_fairseq.distillation.CHUNK", 12)
+    monkeypatch.setattr("gift_fairseq.own_translations.propose.CHUNK", 12)
 
 
 SAMPLED = ["--sample", "4", "--temperature", "0.7", "--length-tolerance", "1", "--min-score", "0", "--max-tokens", "60"]

@@ -13,9 +13,10 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.optim import build_optimizer
 from fairseq.optim.lr_scheduler import build_lr_scheduler
 
-from gift_fairseq.cli import finetune, train
-from gift_fairseq.data.origin import Origin
+from gift_fairseq.cli import finetune
 from gift_fairseq.errors import UserError
+from gift_fairseq.own_translations.origin import Origin
+from gift_fairseq.training import finetuning, launch
 
 MACHINE = SimpleNamespace(patience=0, average=0, precision="fp32", seed=1, on_cpu=True, node_rank=0, gpus=1, nodes=1)
 MACHINE.tensorboard = MACHINE.wandb = None
@@ -23,7 +24,7 @@ MACHINE.tensorboard = MACHINE.wandb = None
 
 def start_of(data, updates, flags=()):
     flags = [*"--arch transformer --lr 1 --max-tokens 100".split(), *flags]
-    return finetune.Start(data / "x.pt", data, data, updates, flags)
+    return finetuning.Start(data / "x.pt", data, data, updates, flags)
 
 
 def rates(data, updates, flags=()):
@@ -56,6 +57,26 @@ def test_dropout_is_off_for_all_but_consistency(tmp_path):
     assert dropouts == [0, 0, 0.1, 0]
 
 
+@pytest.mark.parametrize("arch", ["transformer_wmt_en_de_big_t2t", "lightconv_wmt_en_de", "lstm", "fconv"])
+def test_every_dropout_is_off(tmp_path, monkeypatch, arch):
+    """Those of the architecture and of the checkpoint's flags; not one that was typed after --."""
+    flags = ["--arch", arch, "--lr", "1", "--max-tokens", "9", "--dropout", "0.3"]
+    monkeypatch.setattr("gift_fairseq.checkpoints.flags.flags_of", lambda *_: flags)
+    monkeypatch.setattr(finetuning, "overfitting_of", lambda *_: 0.2)
+    asked = SimpleNamespace(start=tmp_path / "x.pt", data=tmp_path, lr=None, updates=9)
+
+    def dropouts(*typed):
+        start = finetuning.Start.of(asked, [*typed], tmp_path / "x", ["standard"], MACHINE)
+        found = start.control(tmp_path / "x", MACHINE).record()["fairseq"]
+        return {name: value for name, value in found.items() if "dropout" in name and value}
+
+    assert not dropouts()
+    assert dropouts("--dropout", "0.2")["dropout"] == 0.2
+    if "big" in arch:
+        assert dropouts("--attention-dropout", "0.2") == {"attention_dropout": 0.2}
+        assert dropouts("--dropout", "0.2") == {"dropout": 0.2, "attention_dropout": 0.1, "activation_dropout": 0.1}
+
+
 @pytest.mark.parametrize("gap, dropout", [(-0.1, 0), (0.449, 0), (0.451, 0.1), (float("nan"), 0.1), (None, 0.1)])
 def test_dropout_is_off_where_the_model_hardly_overfits(tmp_path, gap, dropout):
     start = replace(start_of(tmp_path, 30, ["--dropout", "0.1"]), overfitting=gap)
@@ -66,7 +87,7 @@ def test_the_second_machine_trains_the_control_and_then_the_strategy(tmp_path, m
     """It ends early only where a training fails."""
     machine = SimpleNamespace(**{**vars(MACHINE), "nodes": 2, "node_rank": 1, "master": "127.0.0.1:1"})
     started, statuses = [], iter([0, 3])
-    monkeypatch.setattr(train, "located", lambda words: started.append(words) or words)
+    monkeypatch.setattr(launch, "located", lambda words: started.append(words) or words)
     monkeypatch.setattr(subprocess, "call", lambda words, env: next(statuses))
     control, strategy = (start_of(tmp_path, 5).training(tmp_path / "x", [n], machine) for n in ("standard", "risk"))
     control.run()
@@ -115,13 +136,13 @@ print(-faults() + faults())
 
 def test_trainings_on_a_cpu_keep_their_memory(monkeypatch):
     """40 MB cost nearly 10,000 faults of 4 KiB pages, unless they are made of what others left."""
-    for name in train.KEEPING_MEMORY:
+    for name in launch.KEEPING_MEMORY:
         monkeypatch.delenv(name, raising=False)
 
     def faults(on_cpu):
-        env = train.environment(SimpleNamespace(on_cpu=on_cpu))
+        env = launch.environment(SimpleNamespace(on_cpu=on_cpu))
         return int(subprocess.run([sys.executable, "-c", FAULTS], env=env, capture_output=True, check=True).stdout)
 
     assert faults(on_cpu=True) < 100 and faults(on_cpu=False) > 30_000
     monkeypatch.setenv("MALLOC_MMAP_MAX_", "65536")
-    assert train.environment(SimpleNamespace(on_cpu=True))["MALLOC_MMAP_MAX_"] == "65536"
+    assert launch.environment(SimpleNamespace(on_cpu=True))["MALLOC_MMAP_MAX_"] == "65536"

@@ -1,0 +1,251 @@
+"""One training: fairseq's command for it, its processes, its folder, and how far it is."""
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, Optional, Tuple
+
+from gift_fairseq import runs
+from gift_fairseq.cli import run_command
+from gift_fairseq.errors import UserError, fairseq_reads
+from gift_fairseq.io import progress, quiet, say
+
+PLUGIN = Path(__file__).resolve().parent.parent
+# of fairseq's options: where a run is made and what is told of it, which may change between a run and its continuation
+PLACEMENT = (
+    "save_dir log_file log_format log_interval tensorboard_logdir wandb_project user_dir cpu device_id "
+    "num_workers no_progress_bar"
+).split()
+ONE_AT_A_TIME = threading.Lock()  # of what changes the whole process, where trainings are run in threads
+# on a CPU glibc hands the memory of every large tensor back to the system, which clears it again, page by page, for the
+# next one; these keep it in the process (older ones refuse a mmap threshold above 32 MiB)
+KEEPING_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
+DISK_FULL = ("No space left on device", "File too large", "Disk quota exceeded")
+
+
+def processes_of(options: argparse.Namespace) -> Tuple[int, int]:
+    """How many processes ``--gpus`` asks for, and how many GPUs there are; :class:`UserError` if those are too few."""
+    import torch
+
+    devices = torch.cuda.device_count()
+    gpus = options.gpus or max(devices, 1)
+    if devices and gpus > devices:
+        raise UserError(f"--gpus is {gpus}, but this machine has {devices}")
+    if not devices and options.precision == "fp16":
+        raise UserError("--precision is fp16, but this machine has no GPU")
+    return gpus, devices
+
+
+@dataclass(frozen=True)
+class Machine:
+    """On what a training runs, and what it keeps: the options of :func:`~gift_fairseq.cli.options.add_training`."""
+
+    patience: int
+    average: int
+    precision: str
+    seed: int
+    gpus: int  # processes on this machine
+    on_cpu: bool
+    nodes: int
+    node_rank: int
+    master: Optional[str]
+    tensorboard: bool
+    wandb: Optional[str]
+
+    @classmethod
+    def of(cls, options: argparse.Namespace, seed: int = -1) -> "Machine":
+        """:class:`UserError` where this machine does not have what ``options`` ask for. ``seed`` replaces theirs."""
+        gpus, devices = processes_of(options)
+        nodes, rank, master = (getattr(options, name, None) for name in ("nodes", "node_rank", "master"))
+        nodes, rank = nodes or 1, rank or 0
+        if rank >= nodes:
+            raise UserError(f"--node-rank is {rank}, but must be below --nodes, {nodes}")
+        if nodes > 1 and not master:
+            raise UserError("--master is needed for more than one node: HOST:PORT of machine 0")
+        for option, module in (("tensorboard", "tensorboardX"), ("wandb", "wandb")):
+            if getattr(options, option) and importlib.util.find_spec(module) is None:
+                raise UserError(f"--{option} needs {module}: {sys.executable} -m pip install {module}")
+        kept = {name: getattr(options, name) for name in ("patience", "average", "precision", "tensorboard", "wandb")}
+        where = dict(gpus=gpus, on_cpu=devices == 0, nodes=nodes, node_rank=rank, master=master)
+        return cls(**kept, **where, seed=options.seed if seed < 0 else seed)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training by fairseq-train; ``words`` are the flags that say what is trained, without where and how long."""
+
+    command: str
+    data: Path
+    out: Path
+    updates: int
+    words: List[str]
+    machine: Machine
+    why: Dict[str, Any] = field(default_factory=dict)  # for run.json
+    first: List[str] = field(default_factory=list)  # the command of gift that makes ``data``
+
+    def fairseq_words(self) -> List[str]:
+        """The command of one process; a user can paste it."""
+        machine, run = self.machine, runs.Run(self.out)
+        words = ["fairseq-train", str(self.data.resolve()), "--user-dir", str(PLUGIN), "--task", "gift_translation"]
+        words += ["--report-accuracy", "--max-update", str(self.updates), "--seed", str(machine.seed)]
+        words += ["--save-dir", str(run.checkpoints), "--log-format", "json", "--log-interval", "20"]
+        cpu = "cpu-" if machine.on_cpu else ""
+        words += [f"--{cpu}{machine.precision}"] if machine.precision != "fp32" else []
+        words += ["--patience", str(machine.patience)] if machine.patience else []
+        if machine.average and self.command == "train":
+            words += ["--keep-last-epochs", str(machine.average)]
+        else:
+            words += ["--no-epoch-checkpoints"]
+            words += ["--snapshots", str(machine.average)] if machine.average else []
+        words += ["--tensorboard-logdir", str(self.out / "tensorboard")] if machine.tensorboard else []
+        words += ["--wandb-project", machine.wandb] if machine.wandb else []
+        words += ["--cpu"] if machine.on_cpu else []
+        words += ["--log-file", str(run.log_file)] if machine.node_rank == 0 else []
+        return words + self.words
+
+    def launched_words(self) -> List[str]:
+        """:meth:`fairseq_words`, started by torchrun where there is more than one process."""
+        words, machine = self.fairseq_words(), self.machine
+        if machine.gpus * machine.nodes == 1:
+            return words
+        if machine.on_cpu:
+            words += ["--distributed-backend", "gloo", "--ddp-backend", "legacy_ddp"]
+        rendezvous = ["--standalone"]
+        if machine.nodes > 1:
+            host, port = machine.master.split(":")
+            rendezvous = ["--nnodes", str(machine.nodes), "--node-rank", str(machine.node_rank)]
+            rendezvous += ["--master-addr", host, "--master-port", port]
+        worker = 'exec "$@" --distributed-world-size "$WORLD_SIZE" --distributed-rank "$RANK" --device-id "$LOCAL_RANK"'
+        start = ["torchrun", *rendezvous, "--nproc-per-node", str(machine.gpus), "--no-python", "bash", "-c", worker]
+        return [*start, "worker", *words, "--distributed-init-method", "env://", "--distributed-no-spawn"]
+
+    def record(self) -> Dict[str, Any]:
+        """What must be the same where the training is gone on with; see :func:`~gift_fairseq.runs.check_same`."""
+        machine = self.machine
+        return {
+            "command": self.command,
+            "settings": {"gpus": machine.gpus, "nodes": machine.nodes, "average": machine.average},
+            "fairseq": typed_options(self.fairseq_words()),
+        }
+
+    def run(self, dry_run: bool = False) -> None:
+        """Trains, or prints the command if ``dry_run``; then averages if asked for."""
+        words, machine = self.launched_words(), self.machine
+        if dry_run and self.first:
+            print(shlex.join(["gift", *self.first]))
+        elif self.first and not runs.Run(self.out).is_done("train"):
+            run_command(self.first)
+        if dry_run:
+            print(shlex.join(["mkdir", "-p", str(self.out)]))  # fairseq makes the folder of checkpoints, not of the log
+            print(shlex.join(words))
+            return
+        if machine.node_rank:  # machine 0 keeps the folder
+            done = runs.Run(self.out).is_done("train")
+            status = 0 if done else subprocess.call(located(words), env=environment(machine))
+            if status:
+                sys.exit(status)
+            return
+        with runs.begin(self.out, {**self.record(), **self.why, "words": words, **runs.provenance()}) as begun:
+            begun.stage("train", lambda: self._train(begun, words))
+            if machine.average:
+                self._average(begun)
+        say(f"the run is {self.out}")
+
+    def _train(self, run: runs.Begun, words: List[str]) -> None:
+        # finished, but cut off before the stage was stamped: fairseq would make one update more
+        if run.log_file.is_file() and "done training" in run.log_file.read_text(encoding="utf-8", errors="replace"):
+            return
+        say(f"training {self.out.name}")
+        with open(run.stderr_file, "w") as stderr, started(words, run, stderr, environment(self.machine)) as process:
+            self._follow(process.stdout)
+        if process.returncode == 0:
+            return
+        said = run.stderr_file.read_text(encoding="utf-8", errors="replace")
+        for reason in DISK_FULL:
+            if reason in said:
+                raise UserError(f"a checkpoint cannot be written to {run.checkpoints}: {reason}")
+        last = [line for line in said.splitlines() if line.strip()][-3:]
+        print(*last, sep="\n", file=sys.stderr)
+        raise UserError(f"fairseq-train failed with status {process.returncode}; see {run.stderr_file}")
+
+    def _follow(self, lines: Iterable[str]) -> None:
+        """Shows how far the training is, by fairseq's lines of --log-interval, from the first of them on."""
+        with contextlib.ExitStack() as shown:
+            bar = None
+            for line in lines:
+                start = line.find('{"epoch"')
+                if "train_inner" not in line or start < 0:
+                    continue
+                with contextlib.suppress(ValueError, KeyError):
+                    found = json.loads(line[start:])
+                    done, bits = int(found["num_updates"]), f"{found['nll_loss']} bits a token"
+                    bar = bar or shown.enter_context(progress(self.updates, self.out.name, "updates", done))
+                    bar.set_postfix_str(bits, refresh=False)
+                    bar.update(done - bar.n)
+
+    def _average(self, run: runs.Begun) -> None:
+        from gift_fairseq.checkpoints import average
+
+        snapshots = average.snapshots(run.checkpoints)
+
+        def write() -> None:
+            epochs = average.last_epochs(run.checkpoints, self.machine.average) if self.command == "train" else None
+            average.write_average(epochs or [*snapshots, run.checkpoint("last")], run.checkpoint("average"))
+
+        run.stage("average", write)
+        for path in snapshots:  # not before the stamp: cut off, the stage needs them again
+            path.unlink()
+
+
+@contextlib.contextmanager
+def started(words: List[str], run: runs.Begun, stderr: Any, env: Dict[str, str]):
+    """The process of ``words``; it is ended with whatever ends this block."""
+    process = subprocess.Popen(
+        located(words), stdout=subprocess.PIPE, stderr=stderr, text=True, env=env, pass_fds=(run.lock,)
+    )
+    try:
+        yield process
+        process.wait()
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+
+
+def located(words: List[str]) -> List[str]:
+    """``words`` with the program's path: fairseq's commands lie beside the Python that runs this."""
+    program = shutil.which(words[0], path=environment()["PATH"])
+    if program is None:
+        raise UserError(f"{words[0]} is not installed beside {sys.executable}: run bash scripts/setup_env.sh")
+    return [program, *words[1:]]
+
+
+def environment(machine: Optional[Machine] = None) -> Dict[str, str]:
+    """Of child processes: they find the programs of this environment too; trainings on a CPU keep their memory."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return {**(KEEPING_MEMORY if machine and machine.on_cpu else {}), **os.environ, "PATH": path}
+
+
+def typed_options(words: List[str]) -> Dict[str, Any]:
+    """All options of the command ``words`` with their defaults, as fairseq reads them, but for :data:`PLACEMENT`.
+
+    :class:`UserError` with fairseq's own sentence where it does not understand them.
+    """
+    from fairseq import options as fairseq_options
+
+    import gift_fairseq.criterions
+    import gift_fairseq.tasks.gift_translation  # noqa: F401  registers, as --user-dir does
+
+    with ONE_AT_A_TIME, fairseq_reads("fairseq-train"), quiet():
+        found = fairseq_options.parse_args_and_arch(fairseq_options.get_training_parser(), input_args=words[1:])
+    kept = {name: value for name, value in vars(found).items() if name not in PLACEMENT}
+    return {name: value for name, value in kept.items() if not name.startswith(("distributed_", "ddp_"))}
