@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-import gift_fairseq.criterions  # noqa: F401  registers the strategies
 from gift_fairseq import metrics, rollout
+from gift_fairseq.criterions.distillation import DistillationCriterion
 from gift_fairseq.errors import fairseq_reads
 from gift_fairseq.prefixes import tensors
 from gift_fairseq.prefixes.source import Symbols
@@ -42,7 +42,7 @@ EVERY_UPDATE_GRAPHS = f"{EVERY_UPDATE}, {GRAPHS}"
 GENERATE = "gift_generative --generate-ratio 1"
 RISK = "gift_risk --generate-ratio 1"
 BEST = f"{GENERATE} --targets best --choose sample --length-tolerance 0 --candidates"
-STRATEGIES = {
+VARIANTS = {
     STANDARD: "gift_standard",
     "auxiliary": "gift_auxiliary",
     "recurrent": "gift_recurrent",
@@ -61,6 +61,7 @@ STRATEGIES = {
     "weighted": "gift_weighted",
     "consistency": "gift_consistency",
     "consistency, shared encoder": "gift_consistency --share-encoder",
+    "distillation, half of the pairs own": "gift_distillation",
     "peer: fairseq's label_smoothed_cross_entropy": "label_smoothed_cross_entropy",
 }
 TARGETS = (  # on a GPU: what generates, in which share of the updates, and what these may cost at most, x standard
@@ -157,9 +158,12 @@ class Bench:
             parsed = fairseq_options.parse_args_and_arch(fairseq_options.get_training_parser(), arguments)
         return convert_namespace_to_omegaconf(parsed)
 
-    def criterion(self, flags: str) -> nn.Module:
-        """The criterion of ``flags``, its name first."""
-        return self.task.build_criterion(self.config(flags).criterion).train()
+    def criterion(self, flags: str, gold_pairs: int = 0) -> nn.Module:
+        """The criterion of ``flags``, its name first; for distillation the pairs after ``gold_pairs`` are own ones."""
+        criterion = self.task.build_criterion(self.config(flags).criterion).train()
+        if isinstance(criterion, DistillationCriterion):
+            criterion.gold_pairs = gold_pairs  # no data folder tells it here
+        return criterion
 
     def batch(self, sentences: int, length: int, ragged: bool = False) -> Dict[str, Any]:
         """``sentences`` pairs of random words, source and target of ``length`` tokens, as fairseq collates them.
@@ -232,14 +236,14 @@ def measure_updates(
 ) -> Dict[str, Dict[str, Any]]:
     """Every strategy and the peers, one update on the same batch; :data:`UNCACHED` only if ``uncached``."""
     sample = bench.batch(sentences, length)
-    names = [name for name in STRATEGIES if GRAPHS not in name or bench.device.type == "cuda"]
-    variants = {name: bench.update(bench.criterion(STRATEGIES[name]), sample) for name in names}
-    variants[INCREMENTAL] = bench.update(over_incremental_state(bench.criterion(STRATEGIES[STANDARD])), sample)
+    names = [name for name in VARIANTS if GRAPHS not in name or bench.device.type == "cuda"]
+    variants = {name: bench.update(bench.criterion(VARIANTS[name], sentences // 2), sample) for name in names}
+    variants[INCREMENTAL] = bench.update(over_incremental_state(bench.criterion(VARIANTS[STANDARD])), sample)
     measured = measure(variants, rounds, bench.device)
     if not uncached:
         return measured
     # apart: its rounds take so long that a machine has time to change
-    slow = bench.update(uncached_back_propagation(bench.criterion(STRATEGIES[STANDARD])), sample)
+    slow = bench.update(uncached_back_propagation(bench.criterion(VARIANTS[STANDARD])), sample)
     pair = measure({STANDARD: variants[STANDARD], UNCACHED: slow}, min(rounds, 3), bench.device)
     return {**measured, UNCACHED: pair[UNCACHED]}
 

@@ -25,8 +25,8 @@ def flops(measured):
 
 
 def test_strategies_do_no_work_twice(result):
-    """auxiliary and weighted owe nothing; recurrent one decoder pass and no encoder pass; generative not more than
-    that; consistency a second pass, of the decoder alone where the encoder is shared.
+    """auxiliary, weighted and distillation owe nothing; recurrent one decoder pass and no encoder pass; generative not
+    more than that; consistency a second pass, of the decoder alone where the encoder is shared.
 
     Best of n owes n rollouts, but projects each source once (24 positions, 16 numbers to 16 keys and 16 values in two
     layers), and makes the first step once; the sixth, which may end a hypothesis, is one more than to the gold length.
@@ -36,6 +36,7 @@ def test_strategies_do_no_work_twice(result):
     one_pass, engine = (flops(result["rollouts"][0][name]) for name in ("parallel", "engine"))
     assert updates["peer: fairseq's label_smoothed_cross_entropy"] == pytest.approx(standard)
     assert updates["auxiliary"] == pytest.approx(standard) == updates["weighted"]
+    assert updates["distillation, half of the pairs own"] == pytest.approx(standard)
     assert updates["consistency"] == pytest.approx(2 * standard)
     assert updates["consistency, shared encoder"] < 1.9 * standard
     assert updates["recurrent"] == pytest.approx(standard + one_pass)
