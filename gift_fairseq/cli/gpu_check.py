@@ -174,7 +174,7 @@ def benchmark(options: argparse.Namespace, folder: Path) -> Work:
             run_command(["benchmark", *words, "--dtype", dtype, "--json", str(file), *model])
         return read_json(file)
 
-    return {dtype: partial(measured, dtype) for dtype in (("bf16",) if options.rehearse else ("fp16", "bf16"))}
+    return {dtype: partial(measured, dtype) for dtype in (("fp32",) if options.rehearse else ("fp16", "bf16"))}
 
 
 def short_run(options: argparse.Namespace, folder: Path) -> Work:
