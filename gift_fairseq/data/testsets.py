@@ -53,10 +53,14 @@ def raw_file(folder: Path, name: str, language: str) -> Path:
     return folder / "raw" / f"{name}.{language}"
 
 
+def further_references(folder: Path, name: str, language: str) -> List[Path]:
+    """The files of the further references of a set, in order."""
+    return sorted((folder / "raw").glob(f"{glob.escape(name)}.{language}.[1-9]"))
+
+
 def text_of(folder: Path, name: str, language: str) -> Dict[str, bytes]:
     """One side of a set, with further references, by file name; empty if ``folder`` does not have it."""
-    text = raw_file(folder, name, language)
-    files = [text, *text.parent.glob(f"{glob.escape(text.name)}.[1-9]")]
+    files = [raw_file(folder, name, language), *further_references(folder, name, language)]
     return {path.name: path.read_bytes() for path in files if path.is_file()}
 
 
@@ -82,5 +86,5 @@ def raw_lines(data: Path, name: str, language: str) -> List[str]:
 
 def references(data: Path, name: str, language: str) -> List[List[str]]:
     """All references of a set, each a list of lines: the one of the pair first."""
-    further = sorted((data / "raw").glob(f"{glob.escape(name)}.{language}.[1-9]"))
+    further = further_references(data, name, language)
     return [raw_lines(data, name, language), *(raw_lines(data, name, language + path.suffix) for path in further)]

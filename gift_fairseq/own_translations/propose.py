@@ -100,8 +100,7 @@ class Proposer:
         sample = utils.move_to_cuda(sample) if self.use_cuda else sample
         inputs = sample["net_input"]
         gold_inputs = inputs["prev_output_tokens"]
-        dtype = rollout.dtype_named(self.what.cfg.rollout_dtype)
-        with rollout.generating(self.model, gold_inputs.device, dtype):
+        with rollout.generating(self.model, gold_inputs.device, self.best.hypotheses.generation.dtype):
             encoder_out = self.model.encoder(inputs["src_tokens"], src_lengths=inputs["src_lengths"])
         tokens, scores = self.best.proposed(Decoding(self.model, sample, gold_inputs, encoder_out, {}, 0))
         pad = self.vocabulary.pad()
