@@ -55,7 +55,8 @@ def test_fine_tuning_begins_with_the_checkpoints_own_model(binarized, separate, 
     words = ["--finetune-from-model", checkpoint, *flags_of(str(checkpoint), data)]
     flags = "--criterion gift_generative --generate-ratio 1 --eval-free-running --max-update 1 --lr 0"
     lines = fairseq_train(data, tmp_path / "tuned", f"--task gift_translation {flags}", *words)
-    assert_equal(*(torch.load(path)["model"] for path in (checkpoint, tmp_path / "tuned" / "checkpoint_last.pt")))
+    models = (torch.load(path)["model"] for path in (checkpoint, tmp_path / "tuned" / "checkpoint_last.pt"))
+    assert_equal(*models, equal_nan=True)  # a dynamic convolution keeps a bias that nothing sets or reads: any bytes
     assert validated(lines)["valid_nll_loss"] == loss and "valid_free_running_accuracy" in validated(lines)
     assert lines[0]["replaced"] > 50
 
