@@ -30,6 +30,6 @@ gift train --data "$DATA" --out "$BASELINE" --lr 2e-3 --warmup 500 --updates "$U
     --encoder-layers 3 --decoder-layers 3 --encoder-embed-dim 128 --decoder-embed-dim 128 \
     --encoder-ffn-embed-dim 512 --decoder-ffn-embed-dim 512 --encoder-attention-heads 4 --decoder-attention-heads 4 \
     --share-all-embeddings --dropout 0.1 "${FLAGS[@]}"
-exec python "$PROJECT/examples/multi30k/study.py" --data "$DATA" --out "$OUT/study" --grid "$PROJECT/examples/general/grid.txt" \
+exec python "$PROJECT/examples/study/study.py" --data "$DATA" --out "$OUT/study" --grid "$PROJECT/examples/general/grid.txt" \
     --from "$BASELINE/checkpoints/checkpoint_last.pt" --seeds "$SEEDS" --lr 3e-4 --updates "$FINETUNE_UPDATES" \
     --precision "$PRECISION" --average 8 -- "${FLAGS[@]}"

@@ -1,4 +1,4 @@
-"""study.py of Multi30k: the grid, the choice on the validation set alone, and the whole of it on a tiny corpus."""
+"""examples/study: the grid, the choice on the validation set alone, and the whole of it on a tiny corpus."""
 
 import json
 import math
@@ -10,8 +10,8 @@ import language as toy_language
 import psutil
 import pytest
 import selection
-import study as multi30k_study
-from conftest import ROOT, TRANSFORMER, fairseq_train, gift
+import study
+from conftest import ROOT, TRANSFORMER, fairseq_train, gift, make
 from selection import Line
 
 from gift_fairseq.errors import UserError
@@ -27,9 +27,14 @@ def test_the_grid():
     assert [line.strategy for line in grid] == ["recurrent", "generative"]
 
 
-def test_the_grid_of_the_example_is_one():
-    names = [line.name for line in selection.read_grid(ROOT / "examples" / "multi30k" / "grid.txt")]
-    assert {"auxiliary", "recurrent", "generative"} <= set(names)
+@pytest.mark.parametrize("grid", ["study/strategies.txt", "multi30k/grid.txt", "general/grid.txt"])
+def test_the_grids_of_the_examples(dictionaries, grid):
+    """Every line makes its criterion; distillation needs data of its own."""
+    lines = selection.read_grid(ROOT / "examples" / grid)
+    for line in lines:
+        if line.strategy != "distillation":
+            make(dictionaries, f"{TRANSFORMER} --criterion gift_{line.setting}")
+    assert len(lines) > 5
 
 
 @pytest.mark.parametrize(
@@ -205,7 +210,7 @@ def test_what_is_missing_is_no_finalist(made):
 def test_bad_options(tmp_path, monkeypatch, arguments, sentence):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="^study.py: error: ") as refused:
-        multi30k_study.main(arguments.split())
+        study.main(arguments.split())
     assert sentence in str(refused.value) and "\n" not in str(refused.value)
     assert not list(tmp_path.iterdir())
 
@@ -242,7 +247,7 @@ def stubbed(tmp_path, monkeypatch):
         (tmp_path / "grid.txt").write_text(grid)
         places = {"--data": tmp_path, "--from": checkpoint, "--out": tmp_path / "out", "--grid": tmp_path / "grid.txt"}
         with pytest.raises(SystemExit) as ended:
-            multi30k_study.main([*(str(word) for place in places.items() for word in place), "--jobs", str(jobs)])
+            study.main([*(str(word) for place in places.items() for word in place), "--jobs", str(jobs)])
         noted = tmp_path / "trained"
         commands = noted.read_text().splitlines() if noted.exists() else []
         noted.unlink(missing_ok=True)
@@ -299,8 +304,8 @@ def test_the_study(tmp_path, capsys):
     arguments = ["--data", data, "--from", checkpoints / "checkpoint_last.pt", "--out", out]
     arguments += ["--grid", tmp_path / "grid.txt", "--seeds", "1 2", "--selection-seeds", "1"]
     arguments += ["--updates", "2", "--jobs", "2"]
-    study = partial(multi30k_study.main, [*map(str, arguments), "--", "--num-workers", "0"])
-    study()
+    run = partial(study.main, [*map(str, arguments), "--", "--num-workers", "0"])
+    run()
     said = capsys.readouterr()
     assert "| half | recurrent --gold-ratio 0.5 | " in said.out and "chosen on the validation set" in said.err
 
@@ -328,7 +333,7 @@ def test_the_study(tmp_path, capsys):
 
     kept = [path for path in out.rglob("*") if path.suffix in (".pt", ".txt", ".json", ".log", ".html")]
     before = {path: path.stat().st_mtime_ns for path in kept if path.name != "selection.json"}
-    study()
+    run()
     said = capsys.readouterr().err
     assert "training" not in said and "translating" not in said
     assert before == {path: path.stat().st_mtime_ns for path in before}

@@ -1,4 +1,4 @@
-"""false_positives.py of Multi30k: how often a strategy differs from itself, by each test."""
+"""examples/study/false_positives.py: how often a strategy differs from itself, by each test."""
 
 import random
 

@@ -50,7 +50,7 @@ def over_sentences(runs: List[Run], column: str) -> float:
 
 
 def main(arguments: List[str]) -> None:
-    parser = shared.Parser(prog="python examples/multi30k/false_positives.py", description=__doc__)
+    parser = shared.Parser(prog="python examples/study/false_positives.py", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, ten or more")
     parser.add_argument(
         "--column", default="test_2016_flickr.greedy", metavar="TESTSET.SEARCH", help="what is compared"

@@ -37,15 +37,21 @@ from gift_fairseq.training.launch import Machine, Training
 
 def parse(arguments: List[str]) -> argparse.Namespace:
     parser = shared.Parser(
-        prog="python examples/multi30k/study.py",
+        prog="python examples/study/study.py",
         description=__doc__,
         epilog="What follows -- goes to fairseq-train, for all fine-tunings.",
     )
     shared.add_data(parser)
     shared.add_from(parser)
     shared.add_out(parser, "where everything goes")
-    grid = Path(__file__).with_name("grid.txt")
-    parser.add_argument("--grid", type=Path, default=grid, metavar="FILE", help="lines NAME STRATEGY FLAGS...")
+    grid = Path(__file__).with_name("strategies.txt")
+    parser.add_argument(
+        "--grid",
+        type=Path,
+        default=grid,
+        metavar="FILE",
+        help="lines NAME STRATEGY FLAGS...; default: strategies.txt beside this file",
+    )
     parser.add_argument(
         "--seeds", type=shared.whole_numbers, default="1 2 3 4 5", metavar='"N..."', help="of the finalists"
     )
