@@ -32,21 +32,22 @@ class DistillationCriterion(GiftCriterion):
     def __init__(self, cfg, task):
         super().__init__(cfg, task)
         self.objective = MarginTargets(cfg, cfg.label_smoothing, self.symbols, cfg.report_accuracy)
-        self.margin, self.data = cfg.margin, task.cfg.data
+        self.data = task.cfg.data
 
     @cached_property
     def gold_pairs(self) -> int:
         """So many pairs of the training set, the first, are gold; asked for in training alone."""
+        margin = f"--margin is {self.objective.margin:g}"
         if len(split_paths(self.data)) > 1:
-            raise UserError(f"--margin is {self.margin:g}, but the data is in several folders, {self.data}: give one")
+            raise UserError(f"{margin}, but the data is in several folders, {self.data}: give one")
         origin = Origin.of(Path(self.data))
         if origin is None:
             raise UserError(
-                f"--margin is {self.margin:g}, but the data folder {self.data} has no own translations: make one that "
+                f"{margin}, but the data folder {self.data} has no own translations: make one that "
                 "has with gift candidates, or train by cross-entropy alone with --margin 0"
             )
         return origin.gold_pairs
 
     def own(self, sample):
         """Those behind the gold pairs of the training set."""
-        return None if self.margin == 0 else sample["id"].ge(self.gold_pairs)
+        return None if self.objective.margin == 0 else sample["id"].ge(self.gold_pairs)
