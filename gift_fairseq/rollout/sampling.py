@@ -117,7 +117,7 @@ def generating(decoder: nn.Module, device: torch.device, dtype: Optional[torch.d
 
     ``dtype`` opens autocast to that type; None leaves it as it is. Autocast's weight cache is off inside. Otherwise
     older torch would use the half-precision copies made here, without gradient, again in the training pass, and the
-    weights would get no gradient.
+    weights would get no gradient. Those copies are why linear layers get their input :func:`_in_order`.
     The random stream is kept because fairseq's layer-drop draws from it in evaluation mode too.
     """
     training = [module for module in decoder.modules() if module.training]
@@ -128,6 +128,8 @@ def generating(decoder: nn.Module, device: torch.device, dtype: Optional[torch.d
         cache_enabled=False,
     )
     cuda_devices = [device] if device.type == "cuda" else []
+    linear = [module for module in decoder.modules() if isinstance(module, nn.Linear)]
+    hooks = [module.register_forward_pre_hook(_in_order) for module in linear]
     decoder.eval()
     try:
         with torch.no_grad(), autocast, torch.random.fork_rng(devices=cuda_devices):
@@ -135,6 +137,18 @@ def generating(decoder: nn.Module, device: torch.device, dtype: Optional[torch.d
     finally:
         for module in training:
             module.training = True
+        for hook in hooks:
+            hook.remove()
+
+
+def _in_order(_module: nn.Module, inputs: Tuple[Tensor, ...]) -> Tuple[Tensor, ...]:
+    """``inputs`` of a linear layer, the first (..., C) with the strides of its shape.
+
+    torch multiplies one that is transposed, as fairseq's decoders have it before the output projection, by a copy of
+    the weight for every sentence, unless the weight requires a gradient, which autocast's copy of it does not here.
+    """
+    states, *others = inputs
+    return states.flatten(0, -2).view(states.shape), *others
 
 
 def scores_of(decoder: nn.Module, output: Any) -> Tensor:

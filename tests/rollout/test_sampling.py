@@ -2,7 +2,10 @@
 
 import pytest
 import torch
+from conftest import ARCHITECTURES, batch_of, encoded
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from gift_fairseq import rollout
 from gift_fairseq.rollout import Sampler, SeveralDrawn, seeded
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
@@ -167,3 +170,36 @@ def test_the_generator_comes_from_the_random_stream_which_goes_on():
     assert seeded(greedy, torch.device("cpu")) is greedy and torch.equal(torch.random.get_rng_state(), before)
     noise, stream = seeded(Sampler((), 1.0), torch.device("cpu")).noise, torch.rand(200)
     assert not torch.isin(torch.rand(100, generator=noise), stream).any()
+
+
+class Multiplied(TorchDispatchMode):
+    """``by``: the shapes of the matrices that a batch of others is multiplied by, one for one."""
+
+    def __init__(self):
+        super().__init__()
+        self.by = set()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        if operation is torch.ops.aten.bmm.default:
+            self.by.add(tuple(args[1].shape[1:]))
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("length", [1, 5])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_output_projection_is_not_copied_for_every_sentence(build, architecture, length, frozen):
+    """In autocast, or where the model is not trained, torch does so for the transposed input that fairseq gives it."""
+    built = build(f"{ARCHITECTURES[architecture]} --criterion gift_standard", dtype=torch.float32)
+    gold_inputs, encoder_out = encoded(built, batch_of(built))
+    decoder, inputs = built.model.decoder.requires_grad_(not frozen), gold_inputs[:, :length]
+    words = len(built.task.target_dictionary)
+    with Multiplied() as plain, torch.no_grad(), torch.autocast("cpu", torch.bfloat16, not frozen, False):
+        decoder.eval()(inputs, encoder_out=encoder_out)
+    with Multiplied() as found, rollout.generating(decoder, inputs.device, None if frozen else torch.bfloat16):
+        decoder(inputs, encoder_out=encoder_out)
+    assert words not in {columns for _, columns in found.by}
+    assert words in {columns for _, columns in plain.by} or architecture in (
+        "fconv",
+        "lstm",
+    )  # not transposed, or short
