@@ -42,7 +42,7 @@ def parse(arguments: List[str]) -> argparse.Namespace:
         epilog="What follows -- goes to fairseq-train, for all fine-tunings.",
     )
     shared.add_data(parser)
-    shared.add_from(parser)
+    shared.add_from(parser, "RUN/checkpoints/FILE.pt, the checkpoint to start from; the baseline of the report")
     shared.add_out(parser, "where everything goes")
     grid = Path(__file__).with_name("strategies.txt")
     parser.add_argument(

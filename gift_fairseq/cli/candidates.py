@@ -21,7 +21,7 @@ CHOOSING = ("min_score", "pick", "share")  # what does not change a translation
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     shared.add_from(parser)
-    shared.add_data(parser)
+    shared.add_data(parser, "a data folder of fairseq-preprocess; prepare makes one")
     shared.add_out(parser, "where everything goes")
     parser.add_argument(
         "--sentences", type=shared.whole(1), metavar="N", help="translate so many, taken at random; default: all"
@@ -119,8 +119,7 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
     hypotheses, data = options.out / "hypotheses", options.out / "data"
     with runs.begin(options.out, {"command": "candidates", "settings": settings, **runs.provenance()}) as begun:
         begun.stage(
-            "translate",
-            lambda: propose.propose(what, hypotheses, options.max_tokens, options.sentences, processes),
+            "translate", lambda: propose.propose(what, hypotheses, options.max_tokens, options.sentences, processes)
         )
         if not choose.is_chosen(what, data, options.share, options.sentences):
             chosen = choose.choose(what, hypotheses, data, options.share, options.sentences)

@@ -4,8 +4,8 @@ Scores and exposure bias of all are measured.
 
 The runs are OUT/runs/NAME, made by the commands finetune, evaluate and exposure; NAME is standard for example, and
 standard-seed2 with a second seed of 2. Settings, learning rate and dropout are as finetune has them. The report is
-OUT/index.html and OUT/results.md. Scored is what the last update left, and with --average the mean beside it, of which
-exposure bias is measured then. Flags after -- go to all fine-tunings. Run again with the same options, it resumes. On
+OUT/index.html and OUT/results.md. It scores the last checkpoint; with --average also the mean, and measures exposure
+bias on the mean. Flags after -- go to all fine-tunings. Run again with the same options, it resumes. On
 several machines, call finetune on each instead.
 """
 
@@ -27,7 +27,7 @@ COMPARED = ("standard", "auxiliary", "recurrent", "generative")
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     shared.add_data(parser)
-    shared.add_from(parser)
+    shared.add_from(parser, "RUN/checkpoints/FILE.pt, the checkpoint to start from; the baseline of the report")
     shared.add_out(parser, "where everything goes")
     shared.add_same_time(parser)
     shared.add_lr_of_finetuning(parser)

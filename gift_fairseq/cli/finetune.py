@@ -2,16 +2,16 @@
 
 Without --strategy the updates are plain (standard): in the same time no strategy has done better yet. distillation
 needs translations of the training text by the checkpoint, which should be adapted to that text already. If --data has
-none, finetune makes them first, by a beam, in OUT/candidates: of as many sentences as the updates will read
-translations, at most all. This may take longer than the updates.
+none, finetune makes them first, by a beam, in OUT/candidates. It translates as many sentences as the training will read
+translations, at most the whole training set. This may take longer than the updates.
 
-Architecture, batch size, label smoothing and Adam's settings are the checkpoint's. Dropout (also of attention and
-activations) is 0, for the control too, unless the model overfits: where its NLL on training text is 0.45 nats or more
-below that on validation text (1,000 sentences of each), dropout stays as it was. It always stays for consistency, whose
-two passes differ by it.
+Architecture, label smoothing, Adam's settings, the tokens in a batch of one GPU and --update-freq are the checkpoint's.
+Dropout (also of attention and activations) is 0, for the control too, unless the model overfits: where its NLL on
+training text is 0.45 nats or more below that on validation text (1,000 sentences of each), dropout stays as it was. It
+always stays for consistency, whose two passes differ by it.
 
-The optimizer starts afresh. Its rate rises for 20 updates (fewer where there are less than 100 in all), then falls
-linearly; it would be 0 after the last update. Flags after -- go to the control too; a --dropout or --lr-scheduler there
+The optimizer is reset. Its rate rises for 20 updates (a fifth of all if there are fewer than 100), then falls linearly
+to 0. Flags after -- go to the control too; a --dropout or --lr-scheduler there
 replaces this one. Run again with the same options, it resumes.
 """
 
@@ -34,8 +34,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--strategy",
         default="standard",
         metavar="S",
-        help=f"{', '.join(shared.STRATEGIES)}; with flags of its own in one word: 'recurrent --gold-ratio 0.5'; those "
-        "of distillation are gift candidates', and --margin and --margin-weight",
+        help=f"{', '.join(shared.STRATEGIES)}; with its flags in the same argument: 'recurrent --gold-ratio 0.5'; "
+        "those of distillation are gift candidates', and --margin and --margin-weight",
     )
     shared.add_from(parser)
     shared.add_data(parser, "data made with the checkpoint's dictionaries")

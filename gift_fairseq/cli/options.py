@@ -99,15 +99,11 @@ def add_out(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help=what)
 
 
-def add_from(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--from",
-        required=True,
-        type=Path,
-        dest="start",
-        metavar="FILE",
-        help="the checkpoint to start from: fairseq's, trained with or without this plugin",
-    )
+def add_from(
+    parser: argparse.ArgumentParser,
+    what: str = "the checkpoint to start from: fairseq's, trained with or without this plugin",
+) -> None:
+    parser.add_argument("--from", required=True, type=Path, dest="start", metavar="FILE", help=what)
 
 
 def add_lr_of_finetuning(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 
 OUT/data is the folder for fairseq and the other commands: binarized splits (test, test1, ... in the order given),
 dictionaries, segmentation.json and the subword model for inference, and raw/ with the text of the validation and test
-sets for evaluation. A test set is called as its file is; PREFIX.TGT.1, PREFIX.TGT.2 ... are further references.
+sets for evaluation. A test set is named after its file; PREFIX.TGT.1, PREFIX.TGT.2 ... are further references.
 OUT/clean/filtered.json counts what was left out, and why. Run again with the same options, it resumes.
 """
 

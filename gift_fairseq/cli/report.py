@@ -21,7 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--control",
         type=Path,
         metavar="RUN",
-        help="one of RUN: its system (all of its seeds) is the control of all others; default: the fine-tunings by "
+        help="one of RUN: all other runs are compared with it and its other seeds; default: the fine-tunings by "
         "standard",
     )
     parser.add_argument("--title", default="Fine-tuning strategies compared", metavar="TEXT", help="title of the page")

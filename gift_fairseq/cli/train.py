@@ -1,6 +1,6 @@
 """Train a model with fairseq-train, on the GPUs there are or on the CPU.
 
-The model is --arch and what flags of fairseq-train after -- say: for a Transformer over a joint dictionary, as prepare
+--arch and the flags of fairseq-train after -- define the model: for a Transformer over a joint dictionary, as prepare
 makes it, --share-all-embeddings at least. Run again with the same options, a training resumes.
 """
 

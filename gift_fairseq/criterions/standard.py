@@ -1,4 +1,4 @@
-"""standard: the same training at a lower learning rate; the control of every other strategy."""
+"""standard: teacher forcing, the control of every other strategy."""
 
 from fairseq.criterions import register_criterion
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterionConfig

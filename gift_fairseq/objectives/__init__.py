@@ -1,1 +1,1 @@
-"""What is descended after a prefix: pure tensor functions, and the objectives that wire options to them."""
+"""The losses on prefixes: pure tensor functions, and the objectives that wire options to them."""

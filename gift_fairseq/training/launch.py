@@ -18,6 +18,7 @@ from gift_fairseq import runs
 from gift_fairseq.cli import run_command
 from gift_fairseq.errors import UserError, fairseq_reads
 from gift_fairseq.io import progress, quiet, say
+from gift_fairseq.training.log import Log
 
 PLUGIN = Path(__file__).resolve().parent.parent
 # of fairseq's options: where a run is made and what is told of it, which may change between a run and its continuation
@@ -161,8 +162,7 @@ class Training:
         say(f"the run is {self.out}")
 
     def _train(self, run: runs.Begun, words: List[str]) -> None:
-        # finished, but cut off before the stage was stamped: fairseq would make one update more
-        if run.log_file.is_file() and "done training" in run.log_file.read_text(encoding="utf-8", errors="replace"):
+        if Log.of(run).finished:  # but cut off before the stage was stamped: fairseq would make one update more
             return
         say(f"training {self.out.name}")
         with open(run.stderr_file, "w") as stderr, started(words, run, stderr, environment(self.machine)) as process:
