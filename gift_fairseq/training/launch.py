@@ -12,10 +12,9 @@ import sys
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from gift_fairseq import runs
-from gift_fairseq.cli import run_command
 from gift_fairseq.errors import UserError, fairseq_reads
 from gift_fairseq.io import progress, quiet, say
 from gift_fairseq.training.log import Log
@@ -144,7 +143,7 @@ class Training:
         if dry_run and self.first:
             print(shlex.join(["gift", *self.first]))
         elif self.first and not runs.Run(self.out).is_done("train"):
-            run_command(self.first)
+            self._make_data()
         if dry_run:
             print(shlex.join(["mkdir", "-p", str(self.out)]))  # fairseq makes the folder of checkpoints, not of the log
             print(shlex.join(words))
@@ -161,12 +160,22 @@ class Training:
                 self._average(begun)
         say(f"the run is {self.out}")
 
+    def _make_data(self) -> None:
+        """In a process of its own, which can be ended: the trainings of a study run in threads."""
+        with ended_with_block(subprocess.Popen([sys.executable, "-m", "gift_fairseq", *self.first])) as process:
+            process.wait()
+        if process.returncode:  # it has said why
+            sys.exit(process.returncode)
+
     def _train(self, run: runs.Begun, words: List[str]) -> None:
         if Log.of(run).finished:  # but cut off before the stage was stamped: fairseq would make one update more
             return
         say(f"training {self.out.name}")
-        with open(run.stderr_file, "w") as stderr, started(words, run, stderr, environment(self.machine)) as process:
-            self._follow(process.stdout)
+        how = dict(stdout=subprocess.PIPE, text=True, env=environment(self.machine), pass_fds=(run.lock,))
+        with open(run.stderr_file, "w") as stderr:
+            with ended_with_block(subprocess.Popen(located(words), stderr=stderr, **how)) as process:
+                self._follow(process.stdout)
+                process.wait()
         if process.returncode == 0:
             return
         said = run.stderr_file.read_text(encoding="utf-8", errors="replace")
@@ -207,14 +216,10 @@ class Training:
 
 
 @contextlib.contextmanager
-def started(words: List[str], run: runs.Begun, stderr: Any, env: Dict[str, str]):
-    """The process of ``words``; it is ended with whatever ends this block."""
-    process = subprocess.Popen(
-        located(words), stdout=subprocess.PIPE, stderr=stderr, text=True, env=env, pass_fds=(run.lock,)
-    )
+def ended_with_block(process: subprocess.Popen) -> Iterator[subprocess.Popen]:
+    """``process``; whatever ends the block ends it too."""
     try:
         yield process
-        process.wait()
     finally:
         if process.poll() is None:
             process.terminate()
