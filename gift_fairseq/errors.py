@@ -15,6 +15,11 @@ class UserError(ValueError):
     """A mistake that the user can correct. Its text is one sentence: the option, its value, and what is allowed."""
 
 
+def option(name: str) -> str:
+    """What a user types for the setting ``name``."""
+    return "--" + name.replace("_", "-")
+
+
 @contextlib.contextmanager
 def one_sentence(program: str = "gift_fairseq") -> Iterator[None]:
     """A :class:`UserError` inside ends the program with its sentence and status 1, without a traceback.

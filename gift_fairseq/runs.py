@@ -31,7 +31,7 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
-from gift_fairseq.errors import UserError
+from gift_fairseq.errors import UserError, option
 from gift_fairseq.io import read_json, say, write_whole
 
 CHECKPOINTS = "checkpoints"
@@ -169,10 +169,10 @@ def check_same(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> 
     # what the user typed is named before what follows from it
     for name in ("command", *now.get("settings", {}), *now.get("fairseq", {})):
         if name in old and _value(old[name]) != _value(new[name]):
-            name_typed = TYPED_AS.get(now["command"], {}).get(name, name).replace("_", "-")
-            option = {"command": "the command", "flags": "what follows --"}.get(name, f"--{name_typed}")
+            typed = option(TYPED_AS.get(now["command"], {}).get(name, name))
+            typed = {"command": "the command", "flags": "what follows --"}.get(name, typed)
             raise UserError(
-                f"--out is {out}, which was made with other options: {option} was {_text(old[name])} and is now "
+                f"--out is {out}, which was made with other options: {typed} was {_text(old[name])} and is now "
                 f"{_text(new[name])}; choose another folder, or the value of before"
             )
 

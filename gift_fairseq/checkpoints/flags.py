@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from gift_fairseq.checkpoints.files import check_checkpoint, read_checkpoint
-from gift_fairseq.errors import UserError, check_data
+from gift_fairseq.errors import UserError, check_data, option
 
 SETTINGS = {  # where fairseq keeps the settings of a training that fine-tuning takes over
     "label_smoothing": "criterion",
@@ -33,10 +33,6 @@ SETTINGS = {  # where fairseq keeps the settings of a training that fine-tuning 
     "max_target_positions": "task",
 }
 PART_OF_PEAK = 0.3  # plain updates then keep a converged model's score; half took 0.8 BLEU: examples/general/README.md
-
-
-def option(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def model_flags(arch: str, values: Dict[str, Any]) -> Dict[str, List[str]]:

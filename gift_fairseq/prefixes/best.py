@@ -9,7 +9,7 @@ from fairseq.dataclass import FairseqDataclass
 from torch import Tensor
 
 from gift_fairseq import metrics, rollout
-from gift_fairseq.errors import UserError, check_at_least, check_choice, check_ratio
+from gift_fairseq.errors import UserError, check_at_least, check_choice, check_ratio, option
 from gift_fairseq.prefixes import tensors
 from gift_fairseq.prefixes.candidates import NOTHING_SAMPLED, CandidateFlags, Hypotheses, is_beam
 from gift_fairseq.prefixes.free_running import LENGTH_CAP, share_of
@@ -59,8 +59,9 @@ def check_unused(cfg, flags: type) -> None:
     """:class:`UserError` if ``cfg`` has another value than the default for an option of ``flags``."""
     for each in fields(flags):
         if each.name != "_name" and getattr(cfg, each.name) != each.default:  # fairseq's name of the criterion
-            option = "--" + each.name.replace("_", "-")
-            raise UserError(f"{option} is {getattr(cfg, each.name)}, but nothing is chosen: add --targets best")
+            raise UserError(
+                f"{option(each.name)} is {getattr(cfg, each.name)}, but nothing is chosen: add --targets best"
+            )
 
 
 class Choice:

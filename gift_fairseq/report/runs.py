@@ -11,7 +11,7 @@ from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
 import gift_fairseq.criterions  # noqa: F401  registers the strategies, whose options are asked for
 from gift_fairseq import runs
 from gift_fairseq.data import testsets
-from gift_fairseq.errors import UserError
+from gift_fairseq.errors import UserError, option
 from gift_fairseq.evaluation.scores import Score, testset_of
 from gift_fairseq.io import read_json
 from gift_fairseq.own_translations.origin import Origin
@@ -73,7 +73,7 @@ class Run:
             for name, default in own_options(self.criterion).items()
             if name in self.options and self.options[name] != default
         ]
-        flags = ["--" + name.replace("_", "-") + ("" if value is True else f" {value}") for name, value in set_]
+        flags = [option(name) + ("" if value is True else f" {value}") for name, value in set_]
         return (self.criterion, *flags)
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 
 from gift_fairseq.cli import candidates, parser_of
 from gift_fairseq.cli import options as shared
-from gift_fairseq.errors import UserError
+from gift_fairseq.errors import UserError, option
 from gift_fairseq.io import say
 from gift_fairseq.own_translations.origin import Origin
 from gift_fairseq.runs import Run
@@ -29,7 +29,6 @@ def criterion_words(words: List[str]) -> Tuple[List[str], List[str]]:
     """
     from fairseq.dataclass.utils import gen_parser_from_dataclass
 
-    from gift_fairseq.checkpoints.flags import option
     from gift_fairseq.objectives import margin
 
     parser = shared.Parser(prog="gift finetune", add_help=False)
@@ -61,7 +60,7 @@ class Start:
         measure. :class:`UserError`, before anything is measured, if the checkpoint is none, or does not fit the data,
         or if a flag of ``strategy`` has no meaning.
         """
-        from gift_fairseq.checkpoints.flags import flags_of, option
+        from gift_fairseq.checkpoints.flags import flags_of
 
         found = flags_of(str(options.start), options.data)
         found += ["--lr", f"{options.lr:g}"] if options.lr else []
