@@ -87,7 +87,7 @@ def test_off_and_in_validation_own_rows_are_as_gold_ones(distilled, build):
     plain = build(f"{TRANSFORMER} --criterion gift_standard")
     for built in (distilled("--criterion gift_distillation --margin 0"), distilled(MARGIN)):
         sample = batch(built.task, sentences(LENGTHS))
-        if built.criterion.margin > 0:
+        if built.criterion.objective.margin > 0:
             built.model.eval(), plain.model.eval()
         loss, gradient = loss_and_gradient(built, sample)
         expected, standard = loss_and_gradient(plain, sample)
