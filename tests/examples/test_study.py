@@ -14,6 +14,7 @@ import study
 from conftest import ROOT, TRANSFORMER, fairseq_train, gift, make
 from selection import Line
 
+from gift_fairseq.cli.options import STRATEGIES
 from gift_fairseq.errors import UserError
 from gift_fairseq.report.runs import read_run
 from gift_fairseq.runs import name_with_seed
@@ -27,10 +28,18 @@ def test_the_grid():
     assert [line.strategy for line in grid] == ["recurrent", "generative"]
 
 
-@pytest.mark.parametrize("grid", ["study/strategies.txt", "multi30k/grid.txt", "general/grid.txt"])
-def test_the_grids_of_the_examples(dictionaries, grid):
+@pytest.mark.parametrize(
+    "grid, names",
+    [
+        ("study/strategies.txt", {*STRATEGIES} - {"standard"}),
+        ("multi30k/grid.txt", {"auxiliary", "recurrent", "generative"}),
+        ("general/grid.txt", {"weighted"}),
+    ],
+)
+def test_the_grids_of_the_examples(dictionaries, grid, names):
     """Every line makes its criterion; distillation needs data of its own."""
     lines = selection.read_grid(ROOT / "examples" / grid)
+    assert names <= {line.name for line in lines}
     for line in lines:
         if line.strategy != "distillation":
             make(dictionaries, f"{TRANSFORMER} --criterion gift_{line.setting}")

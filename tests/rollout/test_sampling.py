@@ -199,7 +199,5 @@ def test_the_output_projection_is_not_copied_for_every_sentence(build, architect
     with Multiplied() as found, rollout.generating(decoder, inputs.device, None if frozen else torch.bfloat16):
         decoder(inputs, encoder_out=encoder_out)
     assert words not in {columns for _, columns in found.by}
-    assert words in {columns for _, columns in plain.by} or architecture in (
-        "fconv",
-        "lstm",
-    )  # not transposed, or short
+    if architecture not in ("fconv", "lstm"):  # whose output is not transposed, or not where T is 1
+        assert words in {columns for _, columns in plain.by}
