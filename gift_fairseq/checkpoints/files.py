@@ -3,14 +3,17 @@
 import argparse
 import os
 import pickle
+import shutil
 import zipfile
-from typing import Any, Dict
+from pathlib import Path
+from typing import Any, Dict, Optional
 
 import torch
 from fairseq.data import Dictionary
 
 from gift_fairseq.errors import UserError
 from gift_fairseq.io import written_whole
+from gift_fairseq.runs import checkpoint_file
 
 # A fairseq checkpoint holds one thing outside the safe set of torch's unpickler: an argparse.Namespace of options.
 # weights_only=False would load it too, and run whatever code a downloaded file carries.
@@ -61,3 +64,22 @@ def write_checkpoint(state: Dict[str, Any], path: str) -> None:
         if not isinstance(cause, OSError):
             raise
         raise UserError(f"{cause.filename or path} cannot be written: {cause.strerror}") from None
+
+
+def mend_last(folder: Path) -> Optional[str]:
+    """Replaces a ``checkpoint_last.pt`` that is not whole by the newest whole checkpoint in ``folder``, or removes it.
+
+    fairseq writes a checkpoint whole under its first name and copies it to the others, to ``checkpoint_last.pt`` at the
+    end. Killed in that copy, it leaves a part, from which no training can go on. Returns what was done, or None.
+    """
+    last = folder / checkpoint_file("last")
+    if not last.is_file() or zipfile.is_zipfile(last):
+        return None
+    others = sorted(folder.glob("checkpoint*.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    newest = next((path for path in others if zipfile.is_zipfile(path)), None)
+    if newest is None:
+        last.unlink()
+        return f"{last} was cut off when it was written, and there is no other: the training starts again"
+    with open(newest, "rb") as source, written_whole(str(last), binary=True) as (copy,):
+        shutil.copyfileobj(source, copy)
+    return f"{last} was cut off when it was written: the training goes on from {newest.name}"

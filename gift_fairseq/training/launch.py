@@ -170,6 +170,11 @@ class Training:
     def _train(self, run: runs.Begun, words: List[str]) -> None:
         if Log.of(run).finished:  # but cut off before the stage was stamped: fairseq would make one update more
             return
+        from gift_fairseq.checkpoints.files import mend_last
+
+        mended = mend_last(run.checkpoints)
+        if mended:
+            say(mended)
         say(f"training {self.out.name}")
         how = dict(stdout=subprocess.PIPE, text=True, env=environment(self.machine), pass_fds=(run.lock,))
         with open(run.stderr_file, "w") as stderr:
