@@ -52,7 +52,7 @@ def name_with_seed(name: str, seed: int, seeds: Sequence[int]) -> str:
     return name if seed == seeds[0] else f"{name}-seed{seed}"
 
 
-class Run:
+class RunFolder:
     """The paths in the folder of a run."""
 
     def __init__(self, folder: Path):
@@ -104,12 +104,12 @@ class Run:
         return found if isinstance(found, dict) else {}
 
 
-def run_of(checkpoint: Path) -> Optional[Run]:
+def run_of(checkpoint: Path) -> Optional[RunFolder]:
     """The run in whose folder ``checkpoint`` lies; None if it lies in none."""
-    return Run(checkpoint.parent.parent) if checkpoint.parent.name == CHECKPOINTS else None
+    return RunFolder(checkpoint.parent.parent) if checkpoint.parent.name == CHECKPOINTS else None
 
 
-class Begun(Run):
+class Begun(RunFolder):
     """A run's folder that is this process's own until the block of :func:`begin` ends."""
 
     def __init__(self, folder: Path, lock: int):
@@ -136,7 +136,7 @@ def begin(out: Path, record: Mapping[str, Any]) -> Iterator[Begun]:
     with other ``settings`` or other options of ``fairseq`` (parts of ``record``): the sentence names the option and
     both values. Where the block fails before anything was made, the folder can be begun again with other settings.
     """
-    run = Run(out)
+    run = RunFolder(out)
     try:
         (out / "done").mkdir(parents=True, exist_ok=True)
         lock = open(out / "lock", "w")

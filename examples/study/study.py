@@ -116,7 +116,7 @@ class Study:
     def check(self, lines: Sequence[Training]) -> None:
         """:class:`UserError` where fairseq does not know a line's flags, or its run was made with others."""
         for training in lines:
-            before = runs.Run(training.out).record()
+            before = runs.RunFolder(training.out).record()
             try:
                 runs.check_same(training.out, before, training.record())
             except UserError as error:
@@ -156,16 +156,18 @@ class Study:
         """The validation set apart from the runs, whose folders the report reads."""
         checkpoints = {}
         for training in lines:
-            run = runs.Run(self.out / "selection" / training.out.name)
+            run = runs.RunFolder(self.out / "selection" / training.out.name)
             run.folder.mkdir(parents=True, exist_ok=True)
             if not run.checkpoints.is_symlink():
-                run.checkpoints.symlink_to(os.path.relpath(runs.Run(training.out).checkpoints, run.folder))
+                run.checkpoints.symlink_to(os.path.relpath(runs.RunFolder(training.out).checkpoints, run.folder))
             checkpoints[training.out.name] = [run.checkpoint("average" if self.options.average else "last")]
         self.once(begun, "select", ["evaluate", "--search", "both", "--testset", VALID], checkpoints)
 
     def report(self, begun: runs.Begun, finalists: Sequence[Training]) -> None:
         kinds, checkpoints = ["last"] + ["average"] * bool(self.options.average), {"baseline": [self.options.start]}
-        checkpoints.update({one.out.name: [runs.Run(one.out).checkpoint(kind) for kind in kinds] for one in finalists})
+        checkpoints.update(
+            {one.out.name: [runs.RunFolder(one.out).checkpoint(kind) for kind in kinds] for one in finalists}
+        )
         self.once(begun, "evaluate", ["evaluate", "--search", "both"], checkpoints)
         self.once(begun, "exposure", ["exposure"], {name: kept[-1:] for name, kept in checkpoints.items()})
         folders, stamp = [str(self.baseline.folder), *(str(one.out) for one in finalists)], begun.stamp("report")

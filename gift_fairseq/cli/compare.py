@@ -82,7 +82,7 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
             for training in start.as_long_as(list(zip(trainings[strategy], trainings["standard"]))):
                 begun.stage(f"train-{training.out.name}", training.run)
                 ordered.append(training)
-        folders = [runs.Run(training.out) for training in ordered]
+        folders = [runs.RunFolder(training.out) for training in ordered]
         last = [str(folder.checkpoint("last")) for folder in folders]
         averaged = [str(folder.checkpoint("average")) for folder in folders] if options.average else []
         begun.stage("evaluate", evaluate)

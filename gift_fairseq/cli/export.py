@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import List
 
 from gift_fairseq.io import quiet, say
-from gift_fairseq.runs import Run
+from gift_fairseq.runs import RunFolder
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, flags: List[str]) -> None:
     from gift_fairseq.checkpoints.export import write_export
 
-    checkpoint = Run(options.checkpoint).model() if options.checkpoint.is_dir() else options.checkpoint
+    checkpoint = RunFolder(options.checkpoint).model() if options.checkpoint.is_dir() else options.checkpoint
     with quiet():
         write_export(checkpoint, options.out)
     say(f"{options.out} is {checkpoint} for other programs")

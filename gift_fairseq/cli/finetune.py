@@ -23,7 +23,7 @@ from typing import List
 from gift_fairseq.cli import options as shared
 from gift_fairseq.errors import UserError
 from gift_fairseq.io import say
-from gift_fairseq.runs import Run, check_same
+from gift_fairseq.runs import RunFolder, check_same
 from gift_fairseq.training.finetuning import Start
 from gift_fairseq.training.launch import Machine
 
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
     machine = Machine.of(options)
     start = Start.of(options, flags, options.out, [name, *own], machine)
     training = start.training(options.out, [name, *own], machine)
-    check_same(options.out, Run(options.out).record(), training.record())  # said before the control trains
+    check_same(options.out, RunFolder(options.out).record(), training.record())  # said before the control trains
     control = start.control(folder, machine)
     if name != "standard" and not options.no_control:
         control.run(options.dry_run)
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
     if not options.dry_run:
         for same_time in start.as_long_as([(training, control)]) if options.same_time else ():
             same_time.run()
-        say(f"its model is {Run(training.out).model()}")
+        say(f"its model is {RunFolder(training.out).model()}")
 
 
 def strategy_words(text: str) -> List[str]:

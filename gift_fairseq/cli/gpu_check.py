@@ -181,7 +181,7 @@ def short_run(options: argparse.Namespace, folder: Path) -> Work:
     tiny = options.rehearse
     text, baseline = options.text or folder / "text", folder / "baseline"
     trained = [folder / name for name in (REHEARSED if tiny else FINE_TUNINGS)]
-    start, *tuned = (str(runs.Run(run).checkpoint("last")) for run in (baseline, *trained))
+    start, *tuned = (str(runs.RunFolder(run).checkpoint("last")) for run in (baseline, *trained))
     data = ["--data", str(folder / "prepared" / "data")]
     half = ["--precision", "fp32" if tiny else "fp16"]
 

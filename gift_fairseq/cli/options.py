@@ -9,7 +9,7 @@ from typing import Callable, Dict, Iterable, List, NoReturn, Tuple
 
 from gift_fairseq.data import testsets
 from gift_fairseq.errors import UserError
-from gift_fairseq.runs import Run, run_of
+from gift_fairseq.runs import RunFolder, run_of
 
 STRATEGIES = ("standard", "auxiliary", "recurrent", "generative", "risk", "weighted", "consistency", "distillation")
 
@@ -206,16 +206,16 @@ def sets_of(options: argparse.Namespace) -> Dict[str, str]:
     return {name: testsets.subset_of(options.data, name) for name in names}
 
 
-def runs_of(options: argparse.Namespace, variants: bool = False) -> Dict[Path, Run]:
+def runs_of(options: argparse.Namespace, variants: bool = False) -> Dict[Path, RunFolder]:
     """For every checkpoint the run in whose folder its results go.
 
     :class:`UserError` if nothing says which it is, or two checkpoints have the same, ``variants`` of a run apart.
     """
-    found: Dict[Path, Run] = {}
+    found: Dict[Path, RunFolder] = {}
     if options.out and len(options.checkpoints) > 1:
         raise UserError(f"--out is {options.out}, but there are {len(options.checkpoints)} checkpoints: it takes one")
     for checkpoint in options.checkpoints:
-        run = Run(options.out) if options.out else run_of(checkpoint)
+        run = RunFolder(options.out) if options.out else run_of(checkpoint)
         if run is None:
             raise UserError(
                 f"CHECKPOINT is {checkpoint}, but must be RUN/checkpoints/FILE.pt, or --out name the folder"

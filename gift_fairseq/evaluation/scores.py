@@ -18,7 +18,7 @@ from gift_fairseq.data import testsets
 from gift_fairseq.data.segmentation import Segmentation
 from gift_fairseq.errors import UserError
 from gift_fairseq.io import read_json, say, to_json, write_whole
-from gift_fairseq.runs import Run
+from gift_fairseq.runs import RunFolder
 
 RESAMPLES = 1000  # of the test set, for the interval; sacreBLEU's own number
 LENGTHS = (5, 10, 15, 20, 30, 40, 60)  # the longest source of each bucket but the last, words
@@ -158,7 +158,7 @@ def search_of(column: str) -> str:
     return column.rsplit(".", 1)[1]
 
 
-def score_column(run: Run, column: str, data: Path, compound_split: bool = False) -> Score:
+def score_column(run: RunFolder, column: str, data: Path, compound_split: bool = False) -> Score:
     """Of the translations that ``run`` has for TESTSET.SEARCH, against the references in ``data``.
 
     :class:`UserError` if they do not fit the references.
@@ -178,7 +178,7 @@ def score_column(run: Run, column: str, data: Path, compound_split: bool = False
     )
 
 
-def write_score(run: Run, column: str, data: Path, compound_split: bool = False) -> Score:
+def write_score(run: RunFolder, column: str, data: Path, compound_split: bool = False) -> Score:
     """Scores ``column``, which was just translated, into the ``scores.json`` of ``run``, and returns the score.
 
     The raw text of its test set is copied beside it. Scores of other columns stay, except those on another text of the
@@ -200,5 +200,5 @@ def write_score(run: Run, column: str, data: Path, compound_split: bool = False)
     return score
 
 
-def _write(run: Run, scores: Mapping[str, Any]) -> None:
+def _write(run: RunFolder, scores: Mapping[str, Any]) -> None:
     write_whole(str(run.scores_file), json.dumps(dict(sorted(scores.items())), indent=1) + "\n")

@@ -89,7 +89,7 @@ class Run:
         return {**self.rest, "data": data[0]} if isinstance(data, list) else self.rest
 
     def hypotheses(self, column: str) -> List[str]:
-        return runs.Run(self.folder).hypotheses(column)
+        return runs.RunFolder(self.folder).hypotheses(column)
 
     def source(self, column: str) -> List[str]:
         return testsets.raw_lines(self.folder, testset_of(column), self.scores[column].src)
@@ -98,7 +98,7 @@ class Run:
         return testsets.references(self.folder, testset_of(column), self.scores[column].tgt)
 
 
-def _score(run: runs.Run, column: str, found: Any) -> Optional[Score]:
+def _score(run: runs.RunFolder, column: str, found: Any) -> Optional[Score]:
     """None if anything that the report needs of it is missing, as in scores of an earlier version."""
     try:
         score = Score.of_json(found)
@@ -141,7 +141,7 @@ def _role(options: Dict[str, Any], same_time_as: str) -> str:
 
 def read_run(folder: Path) -> Run:
     """The run in ``folder``, however far it came; what is half-written counts as missing."""
-    run = runs.Run(Path(folder))
+    run = runs.RunFolder(Path(folder))
     record = run.record()
     log = Log.of(run)
     scores = read_json(run.scores_file)

@@ -174,7 +174,7 @@ def baseline_of(run: Run, runs: Sequence[Run]) -> Optional[Run]:
         return None
     baselines = [one for one in runs if not one.started_from]
     for one in baselines:
-        if folders.Run(one.folder.resolve()).checkpoints == Path(run.started_from).parent:
+        if folders.RunFolder(one.folder.resolve()).checkpoints == Path(run.started_from).parent:
             return one
     return baselines[0] if len(baselines) == 1 else None
 

@@ -14,7 +14,7 @@ from gift_fairseq.cli import options as shared
 from gift_fairseq.errors import UserError, option
 from gift_fairseq.io import say
 from gift_fairseq.own_translations.origin import Origin
-from gift_fairseq.runs import Run
+from gift_fairseq.runs import RunFolder
 from gift_fairseq.training.launch import Machine, Training, typed_options
 from gift_fairseq.training.log import Log
 
@@ -67,7 +67,7 @@ class Start:
         origin = Origin.of(options.data)
         gold = Path(origin.data) if origin else options.data
         start = cls(options.start.resolve(), options.data, gold, options.updates, [*found, *flags])
-        before, now = Run(out).record(), start.training(out, strategy, machine).record()["fairseq"]
+        before, now = RunFolder(out).record(), start.training(out, strategy, machine).record()["fairseq"]
         if is_typed("--dropout", flags):
             return start
         typed = [*strategy, *flags]
@@ -138,7 +138,7 @@ class Start:
         validation and saving, but with the time of translating for distillation: they are one system, whose schedule
         ends at its own last update. The trainings of ``pairs`` are finished.
         """
-        logs = [[Log.of(Run(training.out)) for training in pair] for pair in pairs]
+        logs = [[Log.of(RunFolder(training.out)) for training in pair] for pair in pairs]
         seconds = fmean(strategy.mean("train_update_seconds") * strategy.updates for strategy, _ in logs)
         origins = [(Origin.of(strategy.data), strategy.machine.gpus) for strategy, _ in pairs]
         seconds += fmean(origin.seconds / gpus if origin else 0 for origin, gpus in origins)

@@ -94,7 +94,7 @@ class Training:
 
     def fairseq_words(self) -> List[str]:
         """The command of one process; a user can paste it."""
-        machine, run = self.machine, runs.Run(self.out)
+        machine, run = self.machine, runs.RunFolder(self.out)
         words = ["fairseq-train", str(self.data.resolve()), "--user-dir", str(PLUGIN), "--task", "gift_translation"]
         words += ["--report-accuracy", "--max-update", str(self.updates), "--seed", str(machine.seed)]
         words += ["--save-dir", str(run.checkpoints), "--log-format", "json", "--log-interval", "20"]
@@ -142,14 +142,14 @@ class Training:
         words, machine = self.launched_words(), self.machine
         if dry_run and self.first:
             print(shlex.join(["gift", *self.first]))
-        elif self.first and not runs.Run(self.out).is_done("train"):
+        elif self.first and not runs.RunFolder(self.out).is_done("train"):
             self._make_data()
         if dry_run:
             print(shlex.join(["mkdir", "-p", str(self.out)]))  # fairseq makes the folder of checkpoints, not of the log
             print(shlex.join(words))
             return
         if machine.node_rank:  # machine 0 keeps the folder
-            done = runs.Run(self.out).is_done("train")
+            done = runs.RunFolder(self.out).is_done("train")
             status = 0 if done else subprocess.call(located(words), env=environment(machine))
             if status:
                 sys.exit(status)

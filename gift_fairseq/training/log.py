@@ -4,7 +4,7 @@ import json
 import math
 from typing import Dict, List, Optional
 
-from gift_fairseq.runs import Run, checkpoint_file
+from gift_fairseq.runs import RunFolder, checkpoint_file
 
 Numbers = Dict[str, float]
 
@@ -29,7 +29,7 @@ class Log:
         self.updates = int(max([0, *trained, *found["valid"], *found["inner"]]))
 
     @classmethod
-    def of(cls, run: Run) -> "Log":
+    def of(cls, run: RunFolder) -> "Log":
         return cls(run.log_file.read_text(encoding="utf-8", errors="replace") if run.log_file.is_file() else "")
 
     @staticmethod

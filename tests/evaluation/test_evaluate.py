@@ -11,7 +11,7 @@ from gift_fairseq.cli.options import runs_of
 from gift_fairseq.data import testsets
 from gift_fairseq.errors import UserError
 from gift_fairseq.evaluation import scores
-from gift_fairseq.runs import Run
+from gift_fairseq.runs import RunFolder
 
 
 def test_each_metric_by_hand():
@@ -104,7 +104,7 @@ def test_bad_options(data, arguments, sentence):
 @pytest.mark.parametrize("command, variant", [("finetune", "-average"), ("train", "")])
 def test_the_mean_of_a_fine_tuning_has_columns_of_its_own(tmp_path, command, variant):
     """Beside the last checkpoint; a baseline is one checkpoint, whichever it is. What a run is used for: the mean."""
-    run = Run(tmp_path)
+    run = RunFolder(tmp_path)
     last, mean = run.checkpoint("last"), run.checkpoint("average")
     run.record_file.write_text(json.dumps({"command": command}))
     assert (run.variant(last), run.variant(mean), run.model()) == ("", variant, last)
@@ -124,10 +124,10 @@ def test_a_test_set_without_raw_text(data, tmp_path):
         testsets.names(tmp_path)
     translate(tmp_path, "news.beam5", "Haus")
     with pytest.raises(UserError, match="raw/news.de is missing"):
-        scores.write_score(Run(tmp_path), "news.beam5", data)
+        scores.write_score(RunFolder(tmp_path), "news.beam5", data)
     (data / "raw" / "news.de").write_text("Haus\n")
     with pytest.raises(UserError, match="raw/news.en is missing"):
-        scores.write_score(Run(tmp_path), "news.beam5", data)
+        scores.write_score(RunFolder(tmp_path), "news.beam5", data)
 
 
 def translate(run, column, *lines):
@@ -151,18 +151,18 @@ def test_scores_of_other_columns_stay(data, tmp_path):
     (other / "segmentation.json").write_bytes((data / "segmentation.json").read_bytes())
     for column in ("news.greedy", "valid.greedy", "valid.beam5"):
         translate(run, column, "ein Haus")
-        scores.write_score(Run(run), column, data, compound_split=column == "news.greedy")
+        scores.write_score(RunFolder(run), column, data, compound_split=column == "news.greedy")
     found = json.loads((run / "scores.json").read_text())
     assert list(found) == ["news.greedy", "valid.beam5", "valid.greedy"]
     assert "compound_split_bleu" in found["news.greedy"]
     translate(run, "valid.beam5", "ein Hund")
-    scores.write_score(Run(run), "valid.beam5", other)
+    scores.write_score(RunFolder(run), "valid.beam5", other)
     now = json.loads((run / "scores.json").read_text())
     assert list(now) == ["news.greedy", "valid.beam5"] and now["news.greedy"] == found["news.greedy"]
     assert now["valid.beam5"]["chrf"] == pytest.approx(100) != found["valid.beam5"]["chrf"]
     assert (run / "raw" / "valid.de").read_text() == "ein Hund\n"
     write_text(other, "news", "a house", "ein Haus")
-    scores.write_score(Run(run), "news.greedy", other)
+    scores.write_score(RunFolder(run), "news.greedy", other)
     assert not (run / "raw" / "news.de.1").exists()
 
 
@@ -174,7 +174,7 @@ def test_a_run_keeps_what_a_report_needs(data, tmp_path):
     run, columns = tmp_path / "a run", ["news.greedy", "news.beam5"]
     for column in columns:
         translate(run, column, "Haus ü")
-        scores.write_score(Run(run), column, data, compound_split=True)
+        scores.write_score(RunFolder(run), column, data, compound_split=True)
     found = json.loads((run / "scores.json").read_text())
     assert set(found) == {"news.beam5", "news.greedy"}
     for score in found.values():

@@ -13,7 +13,7 @@ from fairseq_cli import generate
 from gift_fairseq.data.segmentation import Segmenter
 from gift_fairseq.errors import UserError
 from gift_fairseq.evaluation.translate import Translator
-from gift_fairseq.runs import Run
+from gift_fairseq.runs import RunFolder
 
 MODEL = (
     "--arch transformer_wmt_en_de --share-all-embeddings --encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 32 "
@@ -35,7 +35,7 @@ def trained(request, tmp_path_factory):
         *(word for name in ("train", "valid", "test") for word in (f"--{name}", text / name)),
         *("--subword", subword, "--tokenizer", tokenizer, "--vocab-size", 200, "--out", folder / "prepared"),
     )
-    run = Run(folder / "run")
+    run = RunFolder(folder / "run")
     run.folder.mkdir()
     fairseq_train(folder / "prepared" / "data", run.checkpoints, MODEL)
     return text, folder / "prepared" / "data", run.checkpoint("last")
@@ -90,7 +90,7 @@ def test_evaluate_is_fairseq_generate(trained, tmp_path, capsys, flags):
         for name, beam in (("beam4", 4), ("greedy", 1)):
             folder = tmp_path / f"{subset}.{name}"
             expected = generated(folder, data, checkpoint, "--gen-subset", subset, "--beam", beam, *flags)
-            found[folder.name] = Run(tmp_path / "run").translations(folder.name).read_text().splitlines()
+            found[folder.name] = RunFolder(tmp_path / "run").translations(folder.name).read_text().splitlines()
             assert found[folder.name] == expected and len(set(expected)) > 1
     assert found["test.beam4"] != found["test.greedy"]
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines() if line.startswith("run\t")]
@@ -112,7 +112,7 @@ def test_the_commands_that_a_user_can_paste(trained, tmp_path, capsys):
     _, data, checkpoint = trained
     gift("evaluate", "--data", data, "--search", "both", "--dry-run", checkpoint, "--", *FLAGS)
     commands = capsys.readouterr().out.splitlines()
-    assert len(commands) == 2 and not Run(checkpoint.parent.parent).generated.exists()
+    assert len(commands) == 2 and not RunFolder(checkpoint.parent.parent).generated.exists()
     program, folder, *words = shlex.split(commands[1])
     assert program == "fairseq-generate" and folder == str(data)
     capsys.readouterr()

@@ -5,7 +5,7 @@ import random
 
 from gift_fairseq.evaluation import scores
 from gift_fairseq.report.folder import write_report
-from gift_fairseq.runs import Run
+from gift_fairseq.runs import RunFolder
 
 SENTENCES = 60
 EVIL = "<script>alert(1)</script> & \"quotes\" '$x$'"
@@ -46,7 +46,7 @@ def make_run(root, name, options=None, log="", outputs=None, data=None):
     for column, lines in (outputs or {}).items():
         (run / "generate" / f"{column}.txt").write_text("".join(line + "\n" for line in lines))
     for column in outputs or ():
-        scores.write_score(Run(run), column, data)
+        scores.write_score(RunFolder(run), column, data)
     return run
 
 

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT, fairseq_train, gift, recipe
 
 from gift_fairseq.cli import COMMANDS
-from gift_fairseq.runs import Run
+from gift_fairseq.runs import RunFolder
 
 SPLITS = ("train", "valid", "test")
 LEARN_UPDATES, LEARN_BLEU = 400, 30.0
@@ -122,7 +122,7 @@ def test_the_toy_baseline_learns(tmp_path, capsys):
     toy_language.main(["--out", str(text), "--train", "8000", "--valid", "50", "--test", "100"])
     prefixes = (word for name in SPLITS for word in (f"--{name}", text / name))
     gift("prepare", *prefixes, "--vocab-size", 1000, "--out", tmp_path / "prepared")
-    data, run = tmp_path / "prepared" / "data", Run(tmp_path / "run")
+    data, run = tmp_path / "prepared" / "data", RunFolder(tmp_path / "run")
     run.folder.mkdir()
     fairseq_train(
         data,
