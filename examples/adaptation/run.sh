@@ -28,7 +28,7 @@ gift prepare --train "$RAW/train" --valid "$RAW/val" --test "$RAW/test_2016_flic
 for seed in $SEEDS; do
     machine=(--lr 6e-4 --updates "$UPDATES" --seed "$seed" --precision "$PRECISION" --data "$DATA")
     for dropout in 0.1 0; do
-        gift finetune --from "$BASELINE" --out "$OUT/runs/dropout-$dropout-$seed" "${machine[@]}" -- \
+        gift finetune --strategy standard --from "$BASELINE" --out "$OUT/runs/dropout-$dropout-$seed" "${machine[@]}" -- \
             --max-tokens 3072 --dropout "$dropout" "${FLAGS[@]}"
         first+=("$OUT/runs/dropout-$dropout-$seed")
     done

@@ -286,11 +286,12 @@ def test_distillation_translates_before_it_trains(run, binarized, tmp_path, caps
     assert not (tmp_path / "never").exists()
 
 
-def test_without_a_strategy_the_updates_are_plain(run, binarized, tmp_path, capsys):
+def test_without_a_strategy_gold_is_weighted(run, binarized, tmp_path, capsys):
     checkpoint = run / "checkpoints" / "checkpoint_best.pt"
     gift("finetune", "--from", checkpoint, "--data", binarized, "--out", tmp_path / "new", "--dry-run")
     commands = [line for line in capsys.readouterr().out.splitlines() if "fairseq-train" in line]
-    assert len(commands) == 1 and "--criterion gift_standard" in commands[0]
+    criterions = ["gift_standard", "gift_weighted"]  # the control first
+    assert [command.split("--criterion ")[1].split()[0] for command in commands] == criterions
 
 
 # ---- mistakes
