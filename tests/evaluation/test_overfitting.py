@@ -140,7 +140,8 @@ def test_overfitting_is_measured_once_and_after_mistakes(start, checkpoint, tmp_
     shutil.copy(checkpoint, other)
     start(model=other)
     assert start.measured == [checkpoint, other]
-    said = error_of("finetune", "--from", other, "--data", begun.data, "--out", tmp_path, "--updates", "3")
+    flags = ["--data", begun.data, "--out", tmp_path, "--updates", "3"]
+    said = error_of("finetune", "--strategy", "standard", "--from", other, *flags)
     assert f"--from was {checkpoint} and is now {other}" in said
 
 
