@@ -28,10 +28,10 @@ import selection
 from gift_fairseq import runs
 from gift_fairseq.cli import options as shared
 from gift_fairseq.cli import run_command
+from gift_fairseq.cli.from_checkpoint import Start
 from gift_fairseq.data.testsets import VALID
 from gift_fairseq.errors import UserError, one_sentence
 from gift_fairseq.io import say
-from gift_fairseq.training.finetuning import Start
 from gift_fairseq.training.launch import Machine, Training
 
 

@@ -16,9 +16,9 @@ from typing import Dict, List
 from gift_fairseq import runs
 from gift_fairseq.cli import options as shared
 from gift_fairseq.cli import run_command
+from gift_fairseq.cli.from_checkpoint import Start
 from gift_fairseq.errors import UserError
 from gift_fairseq.io import say, written_whole
-from gift_fairseq.training.finetuning import Start
 from gift_fairseq.training.launch import Machine, Training, typed_options
 
 FLAGS_OF = "fairseq-train"

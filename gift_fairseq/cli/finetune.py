@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import List
 
 from gift_fairseq.cli import options as shared
+from gift_fairseq.cli.from_checkpoint import Start
 from gift_fairseq.errors import UserError
 from gift_fairseq.io import say
 from gift_fairseq.runs import RunFolder, check_same
-from gift_fairseq.training.finetuning import Start
 from gift_fairseq.training.launch import Machine
 
 FLAGS_OF = "fairseq-train"

@@ -10,11 +10,11 @@ from conftest import TRANSFORMER, error_of, fairseq_train
 from fairseq import checkpoint_utils
 
 from gift_fairseq import runs
+from gift_fairseq.cli import from_checkpoint
 from gift_fairseq.data.binarized import task_of
 from gift_fairseq.errors import UserError
 from gift_fairseq.evaluation import overfitting
 from gift_fairseq.evaluation.overfitting import Overfitting
-from gift_fairseq.training import finetuning
 from gift_fairseq.training.launch import Machine
 
 MACHINE = Machine(
@@ -97,9 +97,11 @@ def test_a_thousand_sentences_at_random_stand_for_a_text(checkpoint, binarized, 
 
 
 def test_fine_tuning_tells_what_is_overfitted(checkpoint, binarized, tmp_path, capsys):
-    assert finetuning.overfitting_of(checkpoint, binarized) == overfitting.measure(checkpoint, binarized).gap > 0.45
+    assert (
+        from_checkpoint.overfitting_of(checkpoint, binarized) == overfitting.measure(checkpoint, binarized).gap > 0.45
+    )
     assert "the dropout is that of the checkpoint" in capsys.readouterr().err
-    assert finetuning.overfitting_of(trained(binarized, tmp_path / "fresh", 1), binarized) < 0.45
+    assert from_checkpoint.overfitting_of(trained(binarized, tmp_path / "fresh", 1), binarized) < 0.45
     assert "the dropout is 0" in capsys.readouterr().err
 
 
@@ -111,7 +113,7 @@ def start(checkpoint, binarized, tmp_path, monkeypatch):
 
     def of(*flags, strategy=("standard",), model=checkpoint):
         options = argparse.Namespace(start=model, data=binarized, lr=None, updates=3)
-        return finetuning.Start.of(options, list(flags), tmp_path, list(strategy), MACHINE)
+        return from_checkpoint.Start.of(options, list(flags), tmp_path, list(strategy), MACHINE)
 
     of.measured = measured
     return of
@@ -154,7 +156,7 @@ def test_what_cannot_be_read_tells_nothing(start, tmp_path, monkeypatch, capsys)
 def test_without_a_validation_set_the_dropout_stays(checkpoint, binarized, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(binarized, data, ignore=shutil.ignore_patterns("valid.*"))
-    assert overfitting.measure(checkpoint, data) is None is finetuning.overfitting_of(checkpoint, data)
+    assert overfitting.measure(checkpoint, data) is None is from_checkpoint.overfitting_of(checkpoint, data)
 
 
 def test_without_a_training_set_it_is_said_so(checkpoint, binarized, tmp_path):

@@ -14,11 +14,12 @@ import study
 from conftest import ROOT, TRANSFORMER, fairseq_train, gift, make
 from selection import Line
 
+from gift_fairseq.cli import from_checkpoint
 from gift_fairseq.cli.options import STRATEGIES
 from gift_fairseq.errors import UserError
 from gift_fairseq.report.runs import read_run
 from gift_fairseq.runs import name_with_seed
-from gift_fairseq.training import finetuning, launch
+from gift_fairseq.training import launch
 
 
 def test_the_grid():
@@ -249,8 +250,8 @@ def stubbed(tmp_path, monkeypatch):
     stub.write_text(STUB)
     monkeypatch.setattr(launch, "located", lambda words: ["bash", str(stub), *words])
     flags = [*"--arch transformer --lr 1e-3 --max-tokens 100".split()]
-    start = finetuning.Start(checkpoint, tmp_path, tmp_path, 3, flags)
-    monkeypatch.setattr(finetuning.Start, "of", lambda *_: start)
+    start = from_checkpoint.Start(checkpoint, tmp_path, tmp_path, 3, flags)
+    monkeypatch.setattr(from_checkpoint.Start, "of", lambda *_: start)
 
     def run(grid, jobs):
         (tmp_path / "grid.txt").write_text(grid)

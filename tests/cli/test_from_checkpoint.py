@@ -13,10 +13,10 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.optim import build_optimizer
 from fairseq.optim.lr_scheduler import build_lr_scheduler
 
-from gift_fairseq.cli import finetune
+from gift_fairseq.cli import finetune, from_checkpoint
 from gift_fairseq.errors import UserError
 from gift_fairseq.own_translations.origin import Origin
-from gift_fairseq.training import finetuning, launch
+from gift_fairseq.training import launch
 
 MACHINE = SimpleNamespace(patience=0, average=0, precision="fp32", seed=1, on_cpu=True, node_rank=0, gpus=1, nodes=1)
 MACHINE.tensorboard = MACHINE.wandb = None
@@ -24,7 +24,7 @@ MACHINE.tensorboard = MACHINE.wandb = None
 
 def start_of(data, updates, flags=()):
     flags = [*"--arch transformer --lr 1 --max-tokens 100".split(), *flags]
-    return finetuning.Start(data / "x.pt", data, data, updates, flags)
+    return from_checkpoint.Start(data / "x.pt", data, data, updates, flags)
 
 
 def rates(data, updates, flags=()):
@@ -62,11 +62,11 @@ def test_every_dropout_is_off(tmp_path, monkeypatch, arch):
     """Those of the architecture and of the checkpoint's flags; not one that was typed after --."""
     flags = ["--arch", arch, "--lr", "1", "--max-tokens", "9", "--dropout", "0.3"]
     monkeypatch.setattr("gift_fairseq.checkpoints.flags.flags_of", lambda *_: flags)
-    monkeypatch.setattr(finetuning, "overfitting_of", lambda *_: 0.2)
+    monkeypatch.setattr(from_checkpoint, "overfitting_of", lambda *_: 0.2)
     asked = SimpleNamespace(start=tmp_path / "x.pt", data=tmp_path, lr=None, updates=9)
 
     def dropouts(*typed):
-        start = finetuning.Start.of(asked, [*typed], tmp_path / "x", ["standard"], MACHINE)
+        start = from_checkpoint.Start.of(asked, [*typed], tmp_path / "x", ["standard"], MACHINE)
         found = start.control(tmp_path / "x", MACHINE).record()["fairseq"]
         return {name: value for name, value in found.items() if "dropout" in name and value}
 
