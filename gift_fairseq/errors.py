@@ -34,12 +34,19 @@ def one_sentence(program: str = "gift_fairseq") -> Iterator[None]:
 
 @contextlib.contextmanager
 def fairseq_reads(program: str) -> Iterator[None]:
-    """Where fairseq's parser of options, called inside, ends the program: its own sentence as a :class:`UserError`."""
+    """Where fairseq, called inside, ends the program over an option: its own sentence as a :class:`UserError`.
+
+    ``--help`` ends it too, with status 0, and goes on.
+    """
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
             yield
-    except SystemExit:
+    except SystemExit as end:
+        if isinstance(end.code, str):  # one_sentence's
+            raise UserError(end.code.split("error: ", 1)[-1]) from None
+        if end.code == 0:
+            raise
         last = said.getvalue().strip().split("\n")[-1]
         raise UserError(f"{program}: {last.split('error: ')[-1]}") from None
 

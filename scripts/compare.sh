@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fine-tunes a checkpoint by four strategies for the same updates, scores them, measures exposure bias, and reports.
+# Fine-tunes a checkpoint by five strategies for as many updates each, scores them, measures exposure bias, and reports.
 #
 #   bash scripts/compare.sh --data DIR --from RUN/checkpoints/FILE.pt --out DIR [OPTIONS] [-- FLAGS OF FAIRSEQ-TRAIN]  (--help: all options)
 

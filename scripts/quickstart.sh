@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up, then does the main job on the toy language pair: a baseline, four fine-tunings, the results table.
+# Sets up, then does the main job on the toy language pair: a baseline, five fine-tunings, the results table.
 #
 #   bash scripts/quickstart.sh [--out DIR] [--fast] [-- FLAGS OF FAIRSEQ-TRAIN FOR ALL RUNS]
 #

@@ -58,8 +58,8 @@ def parse(arguments: List[str]) -> argparse.Namespace:
     parser.add_argument(
         "--selection-seeds", type=shared.whole(1), default=2, metavar="N", help="so many of them, the first, choose"
     )
-    parser.add_argument("--lr", type=shared.number_above(0), default=5e-4, metavar="X", help="peak learning rate")
-    parser.add_argument("--updates", type=shared.whole(1), default=136, metavar="N", help="of every fine-tuning")
+    shared.add_lr_of_finetuning(parser)
+    parser.add_argument("--updates", type=shared.whole(1), default=1200, metavar="N", help="of every fine-tuning")
     parser.add_argument(
         "--jobs",
         type=shared.whole(1),
@@ -118,6 +118,7 @@ class Study:
         for training in lines:
             before = runs.RunFolder(training.out).record()
             try:
+                self.start.check(training)
                 runs.check_same(training.out, before, training.record())
             except UserError as error:
                 advice = "; lines with other flags need another NAME" if before else ""

@@ -23,7 +23,7 @@ COMMANDS = {
     "evaluate": "translate test sets and score them",
     "inference": "translate raw text, a line for a line",
     "exposure": "measure exposure bias",
-    "compare": "fine-tune by standard, auxiliary, recurrent and generative, and report",
+    "compare": "fine-tune by five strategies, and report",
     "report": "tables, figures and a page of runs",
     "export": "a checkpoint for programs without this plugin",
     "average": "the mean of checkpoints",

@@ -1,4 +1,4 @@
-"""Fine-tune a checkpoint by standard, auxiliary, recurrent and generative for the same updates, and report.
+"""Fine-tune a checkpoint by standard, auxiliary, recurrent, generative and weighted for as many updates, and report.
 
 Scores and exposure bias of all are measured.
 
@@ -15,14 +15,14 @@ from typing import Dict, List
 
 from gift_fairseq import runs
 from gift_fairseq.cli import options as shared
-from gift_fairseq.cli import run_command
+from gift_fairseq.cli import parser_of, run_command
 from gift_fairseq.cli.from_checkpoint import Start
-from gift_fairseq.errors import UserError
+from gift_fairseq.errors import UserError, check_data
 from gift_fairseq.io import say, written_whole
 from gift_fairseq.training.launch import Machine, Training, typed_options
 
 FLAGS_OF = "fairseq-train"
-COMPARED = ("standard", "auxiliary", "recurrent", "generative")
+COMPARED = ("standard", "auxiliary", "recurrent", "generative", "weighted")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +46,11 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
     baseline = runs.run_of(options.start)
     if baseline is None or options.start.suffix != ".pt":
         raise UserError(f"--from is {options.start}, but must be RUN/checkpoints/FILE.pt")
+    data = ["--data", str(options.data)]
     further = shared.split_words("--evaluate", options.evaluate)
+    check_data(options.data)
+    words, _ = shared.split_flags(further)
+    shared.sets_of(parser_of("evaluate").parse_intermixed_args([*data, str(options.start), *words]))  # before training
     first = options.out / "runs" / "standard", ["standard"], Machine.of(options, options.seeds[0])
     start = Start.of(options, ["--eval-free-running", *flags], *first)
     trainings: Dict[str, List[Training]] = {strategy: [] for strategy in COMPARED}  # one for each seed
@@ -60,7 +64,6 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
         for training in ordered:
             training.run(dry_run=True)
         return
-    data = ["--data", str(options.data)]
 
     def evaluate() -> None:
         with written_whole(str(options.out / "scores.txt")) as (out,), contextlib.redirect_stdout(out):

@@ -63,6 +63,8 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
             "--same-time needs a strategy and its control on one machine: leave out --no-control and --nodes, and give "
             "a --strategy other than standard"
         )
+    if options.control and options.no_control:
+        raise UserError(f"--control is {options.control}, but --no-control says that there is none: leave one out")
     folder = options.control or options.out.parent / "standard"
     if name != "standard" and not options.no_control and folder.resolve() == options.out.resolve():
         raise UserError(

@@ -15,7 +15,7 @@ from gift_fairseq.errors import UserError, option
 from gift_fairseq.io import say
 from gift_fairseq.own_translations.origin import Origin
 from gift_fairseq.runs import RunFolder
-from gift_fairseq.training.launch import Machine, Training, typed_options
+from gift_fairseq.training.launch import Machine, Training, check_flags, typed_options
 from gift_fairseq.training.log import Log
 
 WARMUP = 20  # updates; at most a fifth of all
@@ -62,12 +62,15 @@ class Start:
         """
         from gift_fairseq.checkpoints.flags import flags_of
 
+        check_flags(flags)
         found = flags_of(str(options.start), options.data)
         found += ["--lr", f"{options.lr:g}"] if options.lr else []
         origin = Origin.of(options.data)
         gold = Path(origin.data) if origin else options.data
         start = cls(options.start.resolve(), options.data, gold, options.updates, [*found, *flags])
-        before, now = RunFolder(out).record(), start.training(out, strategy, machine).record()["fairseq"]
+        first = start.training(out, strategy, machine)
+        start.check(first)
+        before, now = RunFolder(out).record(), first.record()["fairseq"]
         if is_typed("--dropout", flags):
             return start
         typed = [*strategy, *flags]
@@ -106,6 +109,10 @@ class Start:
         if parsed.sentences is None:
             words += ["--sentences", str(max(1, round(parsed.share * self._sentences_read(training))))]
         return replace(training, data=folder / "data", first=["candidates", *words])
+
+    def check(self, training: Training) -> None:
+        """:class:`UserError` if a flag has no meaning, or its value has none; own translations need not be made yet."""
+        replace(training, data=self.gold).check()
 
     def control(self, out: Path, machine: Machine) -> Training:
         """The fine-tuning by standard on the gold pairs."""

@@ -8,8 +8,8 @@ import argparse
 from typing import List
 
 from gift_fairseq.cli import options as shared
-from gift_fairseq.errors import check_data
-from gift_fairseq.training.launch import Machine, Training
+from gift_fairseq.errors import UserError, check_data
+from gift_fairseq.training.launch import Machine, Training, check_flags
 
 FLAGS_OF = "fairseq-train"
 
@@ -42,9 +42,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, flags: List[str]) -> None:
     check_data(options.data)
+    check_flags(flags)
+    _check_criterion(options.criterion)
     words = ["--arch", options.arch, "--criterion", options.criterion, "--label-smoothing", "0.1"]
     words += ["--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--lr", f"{options.lr:g}"]
     words += ["--lr-scheduler", "inverse_sqrt", "--warmup-updates", str(options.warmup)]
     words += ["--max-tokens", str(options.max_tokens), "--update-freq", str(options.update_freq), *flags]
     training = Training("train", options.data, options.out, options.updates, words, Machine.of(options))
+    training.check()
     training.run(options.dry_run)
+
+
+def _check_criterion(name: str) -> None:
+    """:class:`UserError` unless the criterion takes --label-smoothing and --report-accuracy, which are set here."""
+    from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
+
+    import gift_fairseq.criterions  # noqa: F401  registers
+
+    found = CRITERION_DATACLASS_REGISTRY.get(name)
+    if not {"label_smoothing", "report_accuracy"} <= getattr(found, "__dataclass_fields__", {}).keys():
+        raise UserError(f"--criterion is {name}, but must be label_smoothed_cross_entropy or gift_STRATEGY")

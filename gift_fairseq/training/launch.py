@@ -25,10 +25,16 @@ PLACEMENT = (
     "save_dir log_file log_format log_interval tensorboard_logdir wandb_project user_dir cpu device_id "
     "num_workers no_progress_bar"
 ).split()
+# of fairseq's options: what the options of gift say, or where gift looks for what fairseq writes
+SET_HERE = (
+    "--save-dir --restore-file --finetune-from-model --criterion --max-update --seed --task --user-dir --log-file "
+    "--log-format --keep-last-epochs --no-epoch-checkpoints --snapshots --distributed-world-size"
+).split()
 ONE_AT_A_TIME = threading.Lock()  # of what changes the whole process, where trainings are run in threads
 # on a CPU glibc hands the memory of every large tensor back to the system, which clears it again, page by page, for the
 # next one; these keep it in the process (older ones refuse a mmap threshold above 32 MiB)
 KEEPING_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
+PLUGIN_SAYS = "gift_fairseq: error: "  # errors.one_sentence, in fairseq's process
 DISK_FULL = ("No space left on device", "File too large", "Disk quota exceeded")
 
 
@@ -43,6 +49,13 @@ def processes_of(options: argparse.Namespace) -> Tuple[int, int]:
     if not devices and options.precision == "fp16":
         raise UserError("--precision is fp16, but this machine has no GPU")
     return gpus, devices
+
+
+def check_flags(flags: Iterable[str]) -> None:
+    """:class:`UserError` if one of ``flags``, typed after --, is in :data:`SET_HERE`."""
+    for name in (flag.split("=")[0] for flag in flags):
+        if name in SET_HERE:
+            raise UserError(f"{name} stands after --, which is not taken there: gift sets it itself")
 
 
 @dataclass(frozen=True)
@@ -115,8 +128,8 @@ class Training:
     def launched_words(self) -> List[str]:
         """:meth:`fairseq_words`, started by torchrun where there is more than one process."""
         words, machine = self.fairseq_words(), self.machine
-        if machine.gpus * machine.nodes == 1:
-            return words
+        if machine.gpus * machine.nodes == 1:  # fairseq's default is a process for every GPU
+            return [*words, "--distributed-world-size", "1"]
         if machine.on_cpu:
             words += ["--distributed-backend", "gloo", "--ddp-backend", "legacy_ddp"]
         rendezvous = ["--standalone"]
@@ -127,6 +140,18 @@ class Training:
         worker = 'exec "$@" --distributed-world-size "$WORLD_SIZE" --distributed-rank "$RANK" --device-id "$LOCAL_RANK"'
         start = ["torchrun", *rendezvous, "--nproc-per-node", str(machine.gpus), "--no-python", "bash", "-c", worker]
         return [*start, "worker", *words, "--distributed-init-method", "env://", "--distributed-no-spawn"]
+
+    def check(self) -> None:
+        """:class:`UserError` if fairseq-train would stop at an option: the task and the criterion are made.
+
+        They are made without a look at the checkpoint to start from.
+        """
+        from fairseq import tasks
+        from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+        with ONE_AT_A_TIME, fairseq_reads("fairseq-train"), quiet():
+            cfg = convert_namespace_to_omegaconf(_parsed(self.fairseq_words()))
+            tasks.setup_task(cfg.task, from_checkpoint=True).build_criterion(cfg.criterion)
 
     def record(self) -> Dict[str, Any]:
         """What must be the same where the training is gone on with; see :func:`~gift_fairseq.runs.check_same`."""
@@ -188,6 +213,8 @@ class Training:
             if reason in said:
                 raise UserError(f"a checkpoint cannot be written to {run.checkpoints}: {reason}")
         last = [line for line in said.splitlines() if line.strip()][-3:]
+        if last and last[-1].startswith(PLUGIN_SAYS):
+            raise UserError(last[-1][len(PLUGIN_SAYS) :])
         print(*last, sep="\n", file=sys.stderr)
         raise UserError(f"fairseq-train failed with status {process.returncode}; see {run.stderr_file}")
 
@@ -250,12 +277,16 @@ def typed_options(words: List[str]) -> Dict[str, Any]:
 
     :class:`UserError` with fairseq's own sentence where it does not understand them.
     """
+    with ONE_AT_A_TIME, fairseq_reads("fairseq-train"), quiet():
+        found = vars(_parsed(words))
+    kept = {name: value for name, value in found.items() if name not in PLACEMENT}
+    return {name: value for name, value in kept.items() if not name.startswith(("distributed_", "ddp_"))}
+
+
+def _parsed(words: List[str]) -> argparse.Namespace:
     from fairseq import options as fairseq_options
 
     import gift_fairseq.criterions
     import gift_fairseq.tasks.gift_translation  # noqa: F401  registers, as --user-dir does
 
-    with ONE_AT_A_TIME, fairseq_reads("fairseq-train"), quiet():
-        found = fairseq_options.parse_args_and_arch(fairseq_options.get_training_parser(), input_args=words[1:])
-    kept = {name: value for name, value in vars(found).items() if name not in PLACEMENT}
-    return {name: value for name, value in kept.items() if not name.startswith(("distributed_", "ddp_"))}
+    return fairseq_options.parse_args_and_arch(fairseq_options.get_training_parser(), input_args=words[1:])

@@ -16,8 +16,10 @@ from conftest import ROOT, TRANSFORMER, assert_equal, error_of, gift, recipe
 from fairseq.data import data_utils
 
 from gift_fairseq import runs
+from gift_fairseq.cli.options import split_flags
 from gift_fairseq.errors import UserError
 from gift_fairseq.own_translations.origin import Origin
+from gift_fairseq.training.launch import SET_HERE
 
 pytestmark = pytest.mark.system
 
@@ -135,9 +137,9 @@ def test_a_dry_run_pasted_trains_the_same(run, binarized, tmp_path, capsys):
 def test_a_failing_training_says_why_and_its_folder_takes_other_options(binarized, tmp_path, capfd):
     arguments = words_of(binarized, tmp_path / "run", "--updates", "1")
     said = error_of(*arguments, "--valid-subset", "nowhere")
-    assert said == f"gift: error: fairseq-train failed with status 1; see {tmp_path / 'run' / 'stderr.log'}"
+    assert said == f"gift: error: the data folder {binarized} has no split 'nowhere'"
     said = capfd.readouterr().err
-    assert "has no split 'nowhere'" in said and "Traceback" not in said
+    assert "nowhere" not in said and "Traceback" not in said
     assert "stage train failed" in said and "run again to resume" in said
     assert not (tmp_path / "run" / "done" / "train").exists()
     gift(*arguments)
@@ -274,6 +276,8 @@ def test_distillation_translates_before_it_trains(run, binarized, tmp_path, caps
     for strategy, folder, sentence in (
         ("distillation --beam 2", data, f"--strategy has --beam, but --data is {data}, which has own translations"),
         ("recurrent --gold-ration 1", binarized, "fairseq-train: unrecognized arguments: --gold-ration 1"),
+        ("recurrent --gold-ratio 7", binarized, "gift: error: --gold-ratio is 7"),
+        ("weighted --weight-floor 2", binarized, "gift: error: --weight-floor is 2.0, but must be"),
         ("distillation --share 1", binarized, "--share is 1, but must be below 1: the gold pairs stay"),
         ("distillation --margin -1", binarized, "--margin is -1.0, but must be 0 or more"),
         ("distillation --margin x", data, "--margin: invalid float value: 'x'"),
@@ -283,6 +287,10 @@ def test_distillation_translates_before_it_trains(run, binarized, tmp_path, caps
         assert sentence in error_of("finetune", "--strategy", strategy, *given)
     given = ["--from", checkpoint, "--data", binarized, "--out", tmp_path / "never" / "standard"]
     assert "which is also the folder of the control" in error_of("finetune", "--strategy", "recurrent", *given)
+    said = error_of("finetune", *given, "--control", tmp_path / "x", "--no-control")
+    assert f"--control is {tmp_path / 'x'}, but --no-control says that there is none" in said
+    given[-1] = tmp_path / "never" / "x"
+    assert "--max-update stands after --" in error_of("finetune", *given, "--", "--max-update", "7")
     assert not (tmp_path / "never").exists()
 
 
@@ -343,8 +351,20 @@ def test_a_seed_that_is_named_twice():
         ("-- --dropout high", "fairseq-train: argument --dropout: invalid float value: 'high'"),
         ("-- --dropuot 0.1", "fairseq-train: unrecognized arguments: --dropuot 0.1"),
         ("--arch transformers", "fairseq-train: argument --arch/-a: invalid choice: 'transformers'"),
+        ("--criterion cross_entropy", "--criterion is cross_entropy, but must be label_smoothed_cross_entropy or"),
+        ("--criterion x", "--criterion is x, but must be label_smoothed_cross_entropy or gift_STRATEGY"),
+        ("--criterion gift_recurrent -- --gold-ratio 7", "gift: error: --gold-ratio is 7, but must be"),
+        *((f"-- {flag}=x", f"{flag} stands after --, which is not taken there: gift sets it") for flag in SET_HERE),
     ],
 )
 def test_what_does_not_go_together(binarized, tmp_path, arguments, sentence):
-    assert sentence in error_of("train", "--data", binarized, "--out", tmp_path / "x", *arguments.split())
+    """Said before anything is made, whether it is a dry run or not."""
+    own, flags = split_flags(["--data", binarized, "--out", tmp_path / "x", *arguments.split()])
+    assert sentence in error_of("train", *own, "--", *flags) == error_of("train", *own, "--dry-run", "--", *flags)
     assert not list(tmp_path.iterdir())
+
+
+def test_help_of_fairseq(binarized, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        gift("train", "--data", binarized, "--out", tmp_path / "x", "--", "--help")
+    assert end.value.code == 0 and "usage: " in capsys.readouterr().out

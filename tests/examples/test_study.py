@@ -244,18 +244,18 @@ def still_running(words):
 
 
 @pytest.fixture
-def stubbed(tmp_path, monkeypatch):
+def stubbed(binarized, tmp_path, monkeypatch):
     """``stubbed(grid, jobs)`` is a study whose trainings only note their commands."""
     stub, checkpoint = tmp_path / "a stub.sh", tmp_path / "baseline" / "checkpoints" / "a.pt"
     stub.write_text(STUB)
     monkeypatch.setattr(launch, "located", lambda words: ["bash", str(stub), *words])
     flags = [*"--arch transformer --lr 1e-3 --max-tokens 100".split()]
-    start = from_checkpoint.Start(checkpoint, tmp_path, tmp_path, 3, flags)
+    start = from_checkpoint.Start(checkpoint, binarized, binarized, 3, flags)
     monkeypatch.setattr(from_checkpoint.Start, "of", lambda *_: start)
 
     def run(grid, jobs):
         (tmp_path / "grid.txt").write_text(grid)
-        places = {"--data": tmp_path, "--from": checkpoint, "--out": tmp_path / "out", "--grid": tmp_path / "grid.txt"}
+        places = {"--data": binarized, "--from": checkpoint, "--out": tmp_path / "out", "--grid": tmp_path / "grid.txt"}
         with pytest.raises(SystemExit) as ended:
             study.main([*(str(word) for place in places.items() for word in place), "--jobs", str(jobs)])
         noted = tmp_path / "trained"
@@ -267,6 +267,7 @@ def stubbed(tmp_path, monkeypatch):
 
 
 BAD = "bad recurrent --passes 2\n"
+PASSES = "--passes is 0, but must be 1 or more"
 
 
 def test_a_training_that_fails_ends_the_study(stubbed, tmp_path, monkeypatch, capfd):
@@ -291,8 +292,9 @@ def test_a_line_that_was_run_keeps_its_flags(stubbed, tmp_path):
     said, trained = stubbed(f"new generative\nmild recurrent --gold-ratio 0.9\n{BAD}", jobs=1)
     assert not trained and f"{tmp_path / 'grid.txt'}, mild: --out is {tmp_path / 'out/runs/mild'}" in said
     assert "--gold-ratio was 0.8 and is now 0.9" in said and said.endswith("lines with other flags need another NAME")
-    said, trained = stubbed(f"{BAD}mild recurrent --gold-ratio 0.8\nnew generative --pases 2\n", jobs=1)
-    assert not trained and said.endswith("grid.txt, new: fairseq-train: unrecognized arguments: --pases 2")
+    for wrong, sentence in (("--pases 2", "fairseq-train: unrecognized arguments: --pases 2"), ("--passes 0", PASSES)):
+        said, trained = stubbed(f"{BAD}mild recurrent --gold-ratio 0.8\nnew recurrent {wrong}\n", jobs=1)
+        assert not trained and said.endswith(f"grid.txt, new: {sentence}")
     said, trained = stubbed(f"new generative\nmild recurrent --gold-ratio=0.8\n{BAD}", jobs=1)
     assert [command.split("--criterion ")[1].split()[0] for command in trained] == ["gift_generative", "gift_recurrent"]
 

@@ -11,7 +11,7 @@ from gift_fairseq.runs import RunFolder
 
 SPLITS = ("train", "valid", "test")
 LEARN_UPDATES, LEARN_BLEU = 400, 30.0
-STRATEGIES = ["baseline", "standard", "auxiliary", "recurrent", "generative"]
+STRATEGIES = ["baseline", "standard", "auxiliary", "recurrent", "generative", "weighted"]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_quickstart_ends_in_the_table(quickstart):
         assert run["maximum_memory_mib"] >= run["average_memory_mib"] > 50
     assert len({run["updates"] for run in results[1:]}) == 1
     rows = (quickstart / "results.md").read_text().splitlines()
-    assert [row.split(" | ")[0].strip("| ") for row in rows[2:7]] == STRATEGIES
+    assert [row.split(" | ")[0].strip("| ") for row in rows[2:8]] == STRATEGIES
     for name in STRATEGIES:
         kept = {path.name for path in (quickstart / "runs" / name).iterdir()}
         assert {"run.json", "train.log", "scores.json", "checkpoints", "generate", "raw"} <= kept
@@ -66,7 +66,7 @@ def test_other_options_do_not_mix_into_a_folder(quickstart):
 
 @pytest.mark.system
 def test_a_dry_run_of_compare(quickstart, tmp_path, capsys):
-    """The four fine-tunings from the one checkpoint, and nothing done."""
+    """The fine-tunings from the one checkpoint, and nothing done."""
     checkpoint, data = quickstart / "runs/baseline/checkpoints/checkpoint_best.pt", quickstart / "prepared/data"
     words = ["--data", data, "--from", checkpoint, "--out", tmp_path / "out", "--updates", "7", "--dry-run"]
     gift("compare", *words, "--", "--num-workers", "0")
