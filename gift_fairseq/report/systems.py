@@ -180,7 +180,7 @@ def baseline_of(run: Run, runs: Sequence[Run]) -> Optional[Run]:
 
 
 def held(other: Run, column: str) -> str:
-    """The column of ``other`` that ``column`` is held against: a baseline has no averaged one of its own."""
+    """The column of ``other`` that ``column`` is compared with: a baseline has no averaged one of its own."""
     return column if other.started_from else column.removesuffix(AVERAGED)
 
 

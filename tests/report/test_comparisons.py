@@ -70,7 +70,7 @@ def test_claims_by_hand():
     assert control.against == "baseline" and control.p_holm == control.seeds.p
 
 
-def test_the_averaged_are_held_against_the_averaged_control_and_the_plain_baseline():
+def test_the_averaged_are_compared_with_the_averaged_control_and_the_plain_baseline():
     made = [system("baseline", [1], a_beam5=[10.0])]
     made.append(system("standard", [1, 2], "gift_standard", a_beam5=[11, 11], a_beam5_average=[12, 13]))
     made.append(system("one", [1, 2], a_beam5=[20, 20], a_beam5_average=[14, 16]))
