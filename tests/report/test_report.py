@@ -173,12 +173,16 @@ def test_another_control_is_named(root, tmp_path):
 
 
 def test_the_validation_set_is_shown_only_where_it_is_named(root, tmp_path):
-    """Settings are selected on it: otherwise it has no column, and no share in the means and the claims."""
+    """Settings are selected on it: otherwise it has no column, and no share in the means and the claims.
+
+    There it was translated with different flags, which the report warns of.
+    """
     shutil.copytree(root / "runs", tmp_path / "runs")
     folders = [tmp_path / "runs" / name for name in NAMES[:2]]
     for folder in folders:
         found = json.loads((folder / "scores.json").read_text())
-        (folder / "scores.json").write_text(json.dumps({**found, "valid.beam5": found["news.beam5"]}))
+        of_valid = {**found["news.beam5"], "flags": folder.name}
+        (folder / "scores.json").write_text(json.dumps({**found, "valid.beam5": of_valid}))
         shutil.copy(folder / "generate" / "news.beam5.txt", folder / "generate" / "valid.beam5.txt")
         for language in ("en", "de"):
             shutil.copy(folder / "raw" / f"news.{language}", folder / "raw" / f"valid.{language}")
@@ -190,6 +194,7 @@ def test_the_validation_set_is_shown_only_where_it_is_named(root, tmp_path):
     assert report()["columns"] == ["news.beam5", "news.greedy"]
     found = report("valid")
     assert found["columns"] == ["valid.beam5"] and found["systems"][0]["notes"] == []
+    assert "on valid.beam5 runs were evaluated with different flags" in found["warnings"][0]
     for column in ("news.beam5", "news.greedy"):
         (folders[0] / "generate" / f"{column}.txt").unlink()
     assert report()["systems"][0]["notes"] == ["evaluated on valid alone, which only --testset valid shows"]
