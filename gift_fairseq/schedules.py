@@ -51,7 +51,10 @@ DECAYS: Dict[str, Callable[[float, int], float]] = {"linear": _linear, "exponent
 
 @dataclass
 class Schedule:
-    """``start`` at 0, ``end`` when ``decay`` ("": never) is ``over``; ratios from 0 to 1, or weights."""
+    """The ratio (or weight) is ``start`` at 0 and moves by ``decay`` to ``end`` at number ``over``.
+
+    Without ``decay`` it stays ``start``.
+    """
 
     start: float
     end: float

@@ -6,7 +6,7 @@ sets that it translated, so that a report needs the folders of the runs alone.
 
 import json
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
@@ -60,6 +60,8 @@ class Score(Metrics):
     src: str  # languages
     tgt: str
     compound_split_bleu: Optional[float] = None  # where it was asked for
+    checkpoint: Optional[str] = None  # the name of its file; None: not known, in scores of an earlier version
+    flags: Optional[str] = None  # of fairseq-generate, as they stood after --; None: not known either
 
     @classmethod
     def of_json(cls, found: Mapping[str, Any]) -> "Score":
@@ -178,13 +180,21 @@ def score_column(run: RunFolder, column: str, data: Path, compound_split: bool =
     )
 
 
-def write_score(run: RunFolder, column: str, data: Path, compound_split: bool = False) -> Score:
+def write_score(
+    run: RunFolder,
+    column: str,
+    data: Path,
+    compound_split: bool = False,
+    checkpoint: Optional[str] = None,
+    flags: Optional[str] = None,
+) -> Score:
     """Scores ``column``, which was just translated, into the ``scores.json`` of ``run``, and returns the score.
 
-    The raw text of its test set is copied beside it. Scores of other columns stay, except those on another text of the
-    same name.
+    ``checkpoint`` and ``flags`` are those of the score. The raw text of its test set is copied beside it. Scores of
+    other columns stay, except those on another text of the same name.
     """
     score, name = score_column(run, column, data, compound_split), testset_of(column)
+    score = replace(score, checkpoint=checkpoint, flags=flags)
     before = read_json(run.scores_file)
     kept = before if isinstance(before, dict) else {}
     sides = score.src, score.tgt

@@ -12,6 +12,7 @@ from gift_fairseq.evaluation.scores import search_of, testset_of
 from gift_fairseq.evaluation.significance import LEVEL, OverSeeds
 from gift_fairseq.report.runs import CONTROL, Run
 from gift_fairseq.report.systems import System, SystemRow, baseline_of, control_of, held, same_time_control_of
+from gift_fairseq.runs import AVERAGED
 
 AGAINST = {"control": control_of, "same-time control": same_time_control_of, "baseline": baseline_of}
 CLAIMED = {"bleu": "BLEU", "chrf": "chrF2"}
@@ -86,6 +87,24 @@ def over_sentences(
                 signature, found[run.folder][column][against] = significance.compare(*texts)
                 signatures.add(signature)
     return sorted(signatures), found
+
+
+def unlike_flags(runs: Sequence[Run]) -> List[str]:
+    """Warnings where runs were evaluated with different flags of fairseq-generate, as far as these are known."""
+    first: Dict[str, Dict[str, str]] = {}  # by column and flags, the name of the first run
+    for run in runs:
+        for column, score in run.scores.items():
+            if score.flags is not None:
+                first.setdefault(column.removesuffix(AVERAGED), {}).setdefault(score.flags, run.name)
+    found = []
+    for column, runs_by_flags in first.items():
+        if len(runs_by_flags) > 1:
+            with_flags = "; ".join(f"{name} with {flags or 'none'}" for flags, name in runs_by_flags.items())
+            found.append(
+                f"Warning: on {column} runs were evaluated with different flags after --, so their scores do not "
+                f"compare: {with_flags}."
+            )
+    return found
 
 
 def unconverged(rows: Sequence[SystemRow], claims: Sequence[Claim]) -> List[str]:

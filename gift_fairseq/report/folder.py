@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import List, Optional, Sequence
 
+from gift_fairseq.data.testsets import VALID
 from gift_fairseq.errors import UserError
 from gift_fairseq.evaluation.scores import testset_of
 from gift_fairseq.io import to_json, write_whole
@@ -19,9 +20,9 @@ def write_report(
 ) -> List[str]:
     """Writes the report on the runs in ``folders`` to the folder ``out``; returns its warnings.
 
-    On all test sets, or on ``testsets``. The control is the system of the run ``control``, one of ``folders``, in place
-    of ``gift_standard``. :class:`UserError` if one of ``folders`` is none or named twice, no run was scored on one of
-    ``testsets``, ``control`` cannot be one, or ``out`` cannot be made.
+    On all test sets, without the validation set, or on ``testsets``. The control is the system of the run ``control``,
+    one of ``folders``, in place of ``gift_standard``. :class:`UserError` if one of ``folders`` is none or named twice,
+    no run was scored on one of ``testsets``, ``control`` cannot be one, or ``out`` cannot be made.
     """
     known = set()
     for folder in folders:
@@ -35,9 +36,13 @@ def write_report(
     for name in testsets:
         if name not in scored:
             raise UserError(f"--testset is {','.join(testsets)}, but RUN was scored on {', '.join(scored) or 'none'}")
-    if testsets:
-        for run in runs:
-            run.scores = {column: score for column, score in run.scores.items() if testset_of(column) in testsets}
+    wanted = testsets or [name for name in scored if name != VALID]  # settings are selected on the validation set
+    for run in runs:
+        kept = {column: score for column, score in run.scores.items() if testset_of(column) in wanted}
+        if run.scores and not kept and not testsets:
+            run.reason = f"evaluated on {VALID} alone, which only --testset {VALID} shows"
+        run.scores = kept
+        if testsets:
             run.exposure = {name: found for name, found in run.exposure.items() if name in testsets}
     grouped = systems.group(runs)
     if control:
@@ -49,7 +54,7 @@ def write_report(
     columns = systems.columns_of(runs)
     claims, (paired, tests) = comparisons.claims(grouped, runs, columns), comparisons.over_sentences(grouped, runs)
     rows = systems.rows(grouped, runs, columns, tests)
-    warnings = comparisons.unconverged(rows, claims)
+    warnings = [*comparisons.unlike_flags(runs), *comparisons.unconverged(rows, claims)]
     tables, legend = table.tables(rows, columns, claims), [*warnings, *table.legend(rows, claims)]
     signatures = table.signatures([score for row in rows for score in row.scores.values()], paired)
     column = columns[0] if columns else ""

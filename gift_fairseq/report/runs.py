@@ -43,7 +43,7 @@ class Run:
     options: Dict[str, Any]  # fairseq's, typed; empty if the run was not trained by this command line
     settings: Dict[str, Any]  # see settings_of()
     same_time_as: str  # the name of the run whose time this control has; empty for all others
-    role: str  # as what others are held against it: baseline, control, same-time control; empty for all others
+    role: str  # as what others are compared with it: baseline, control, same-time control; empty for all others
     log: Log
     trained: bool  # to the end
     reason: str  # why the run has no scores; empty if it has

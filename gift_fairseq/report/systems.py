@@ -180,7 +180,7 @@ def baseline_of(run: Run, runs: Sequence[Run]) -> Optional[Run]:
 
 
 def held(other: Run, column: str) -> str:
-    """The column of ``other`` that ``column`` is held against: a baseline has no averaged one of its own."""
+    """The column of ``other`` that ``column`` is compared with: a baseline has no averaged one of its own."""
     return column if other.started_from else column.removesuffix(AVERAGED)
 
 
@@ -235,7 +235,7 @@ def _score(scores: Sequence[Score]) -> SystemScore:
         for same in zip(*(s.bleu_by_length for s in scores))
     ]
     mean = {metric: fmean(getattr(score, metric) for score in scores) for metric in METRICS}
-    mean.update(bleu_by_length=buckets, compound_split_bleu=None)
+    mean.update(bleu_by_length=buckets, compound_split_bleu=None, checkpoint=None, flags=None)
     sd = stdev(score.bleu for score in scores) if len(scores) > 1 else None
     return SystemScore(**{**vars(scores[0]), **mean}, seeds=len(scores), sd=sd)
 

@@ -168,7 +168,7 @@ def legend(rows: Sequence[SystemRow], claims: Sequence[Claim]) -> List[str]:
         + "."
     )
     lines.append(
-        f"Over the control ({of_control}): BLEU, the mean over the test sets"
+        f"Over the control ({of_control}): BLEU, the mean over the sets of this table"
         + (
             f" and seeds ± half its 95% t interval over the seeds; * p < {LEVEL} by the t test of the paired seeds, "
             "with Holm's correction for the number of strategies."
@@ -177,7 +177,7 @@ def legend(rows: Sequence[SystemRow], claims: Sequence[Claim]) -> List[str]:
         )
     )
     if len(controls) > 1:
-        lines.append("With --control RUN one of these controls is the only one, and the others are held against it.")
+        lines.append("With --control RUN one of these controls is the only one, and the others are compared with it.")
     if any(claim.against == "same-time control" for claim in claims):
         lines.append("Same-time control: standard for as many updates as took as long as those of the strategy.")
     lines.append(
@@ -199,9 +199,9 @@ NOTES = {  # below the further tables, by title
     "NLL on gold prefixes before and after fine-tuning (nats a token)": "A positive change: fine-tuning made the model "
     "worse after gold prefixes. valid: the validation set, as training logged it, after the last update; the others: "
     "the checkpoint whose exposure bias was measured.",
-    "Strategies, the seed being random": "The difference of a seed is the mean over all test sets, to the control of "
-    "its seed. Interval and p: Student's t over the seeds; Holm: corrected for the number of strategies. One seed has "
-    "neither.",
+    "Strategies, the seed being random": "The difference of a seed is the mean over all sets of the first table, to "
+    "the control of its seed. Interval and p: Student's t over the seeds; Holm: corrected for the number of "
+    "strategies. One seed has neither.",
     "Each test set, the seed being random": "As above, to the control alone, on each test set by itself: p is not "
     "corrected for the number of strategies or of test sets.",
     "Each run, and tests of two given systems": "Tests of strategies with one run here: difference in BLEU and p by "

@@ -2,6 +2,7 @@
 
 import json
 from argparse import Namespace
+from dataclasses import replace
 
 import pytest
 import sacrebleu
@@ -164,6 +165,16 @@ def test_scores_of_other_columns_stay(data, tmp_path):
     write_text(other, "news", "a house", "ein Haus")
     scores.write_score(RunFolder(run), "news.greedy", other)
     assert not (run / "raw" / "news.de.1").exists()
+
+
+def test_scores_of_an_earlier_version_are_read(data, tmp_path):
+    write_text(data, "news", "a house", "ein Haus")
+    translate(tmp_path, "news.greedy", "ein Haus")
+    score = scores.write_score(RunFolder(tmp_path), "news.greedy", data, False, "checkpoint_best.pt", "--max-len-b 3")
+    found = json.loads((tmp_path / "scores.json").read_text())["news.greedy"]
+    assert scores.Score.of_json(found) == score and score.flags == "--max-len-b 3"
+    del found["checkpoint"], found["flags"]
+    assert scores.Score.of_json(found) == replace(score, checkpoint=None, flags=None)
 
 
 def test_a_run_keeps_what_a_report_needs(data, tmp_path):

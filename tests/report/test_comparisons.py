@@ -70,7 +70,7 @@ def test_claims_by_hand():
     assert control.against == "baseline" and control.p_holm == control.seeds.p
 
 
-def test_the_averaged_are_held_against_the_averaged_control_and_the_plain_baseline():
+def test_the_averaged_are_compared_with_the_averaged_control_and_the_plain_baseline():
     made = [system("baseline", [1], a_beam5=[10.0])]
     made.append(system("standard", [1, 2], "gift_standard", a_beam5=[11, 11], a_beam5_average=[12, 13]))
     made.append(system("one", [1, 2], a_beam5=[20, 20], a_beam5_average=[14, 16]))
@@ -95,3 +95,16 @@ def test_a_control_that_beats_the_baseline_is_warned_of(seeds, p, warned):
     row = SimpleNamespace(name="standard", criterion="gift_standard", runs=[SimpleNamespace(tests=tests)])
     found = comparisons.unconverged([row], said)
     assert bool(found) == bool(warned) and all(f"(BLEU, {warned})" in line for line in found)
+
+
+def test_unlike_flags_are_warned_of():
+    """Of a column, averaged or not; what an earlier version scored does not say its flags."""
+
+    def run(name, **flags):
+        scores = {c.replace("_", ".", 1).replace("_", "-"): SimpleNamespace(flags=f) for c, f in flags.items()}
+        return SimpleNamespace(name=name, scores=scores)
+
+    old, plain = run("old", a_beam5=None), run("plain", a_beam5="", b_beam5="")
+    assert comparisons.unlike_flags([old, plain, run("more", a_beam5="", a_beam5_average="")]) == []
+    (found,) = comparisons.unlike_flags([old, plain, run("other", a_beam5_average="--max-len-b 3", b_beam5="")])
+    assert "on a.beam5 runs" in found and found.endswith(": plain with none; other with --max-len-b 3.")

@@ -155,7 +155,7 @@ def test_controls_of_the_same_time(root, tmp_path):
 
 
 def test_another_control_is_named(root, tmp_path):
-    """Both seeds of it; the fine-tunings by standard are then held against it, on the named test sets alone."""
+    """Both seeds of it; the fine-tunings by standard are then compared with it, on the named test sets alone."""
     folders = [root / "runs" / name for name in NAMES]
     warnings = write_report(tmp_path / "out", "title", folders, ["news"], root / "runs" / "recurrent-2")
     assert not warnings
@@ -172,7 +172,35 @@ def test_another_control_is_named(root, tmp_path):
     assert "Over the control (recurrent --passes 2: same" in (tmp_path / "out" / "results.md").read_text()
 
 
-def test_what_is_held_against_nothing_is_said():
+def test_the_validation_set_is_shown_only_where_it_is_named(root, tmp_path):
+    """Settings are selected on it: otherwise it has no column, and no share in the means and the claims.
+
+    There it was translated with different flags, which the report warns of.
+    """
+    shutil.copytree(root / "runs", tmp_path / "runs")
+    folders = [tmp_path / "runs" / name for name in NAMES[:2]]
+    for folder in folders:
+        found = json.loads((folder / "scores.json").read_text())
+        of_valid = {**found["news.beam5"], "flags": folder.name}
+        (folder / "scores.json").write_text(json.dumps({**found, "valid.beam5": of_valid}))
+        shutil.copy(folder / "generate" / "news.beam5.txt", folder / "generate" / "valid.beam5.txt")
+        for language in ("en", "de"):
+            shutil.copy(folder / "raw" / f"news.{language}", folder / "raw" / f"valid.{language}")
+
+    def report(*testsets):
+        write_report(tmp_path / "out", "title", folders, testsets)
+        return json.loads((tmp_path / "out" / "results.json").read_text())
+
+    assert report()["columns"] == ["news.beam5", "news.greedy"]
+    found = report("valid")
+    assert found["columns"] == ["valid.beam5"] and found["systems"][0]["notes"] == []
+    assert "on valid.beam5 runs were evaluated with different flags" in found["warnings"][0]
+    for column in ("news.beam5", "news.greedy"):
+        (folders[0] / "generate" / f"{column}.txt").unlink()
+    assert report()["systems"][0]["notes"] == ["evaluated on valid alone, which only --testset valid shows"]
+
+
+def test_what_is_compared_with_nothing_is_said():
     """A control of another seed alone; two settings of the control, none of them chosen."""
     scores = {"a.beam5": SimpleNamespace(seeds=1)}
     control, one = (SimpleNamespace(name=name, notes=[], scores=scores, role="") for name in ("standard", "one"))
