@@ -159,6 +159,15 @@ def begin(out: Path, record: Mapping[str, Any]) -> Iterator[Begun]:
             raise
 
 
+def check_data_replaceable(out: Path, command: str, stage: str) -> None:
+    """:class:`UserError` if ``out``/data is there, which ``command`` replaces after ``stage``, and is not its own."""
+    run = RunFolder(out)
+    if (out / "data").exists() and not (run.record().get("command") == command or run.is_done(stage)):
+        raise UserError(
+            f"--out is {out}, but {out / 'data'} is there and was not made by gift {command}: choose another folder"
+        )
+
+
 def check_same(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """:class:`UserError` that names the first option whose value was another one when ``out`` was begun."""
     if not before:

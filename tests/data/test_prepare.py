@@ -274,6 +274,17 @@ def test_the_command_of_fairseq_is_printed_and_nothing_is_done(corpus, tmp_path,
     assert parsed.srcdict == str(out / "dictionary.txt") and not out.exists()
 
 
+def test_data_that_it_did_not_make_stays(corpus, tmp_path, monkeypatch):
+    """Refused before anything starts, and again; what an interrupted run has made is its own."""
+    write(tmp_path / "data", "train", PAIRS)
+    monkeypatch.chdir(tmp_path)
+    sentence = "--out is ., but data is there and was not made by gift prepare: choose another folder"
+    for _ in range(2):
+        assert sentence in error_of("prepare", *splits(corpus), "--out", ".")
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {"train.en", "train.de"}
+    assert not (tmp_path / "run.json").exists() and not (tmp_path / "done").exists()
+
+
 @pytest.mark.cli
 def test_the_command_resumes_by_what_was_meant(corpus, tmp_path, monkeypatch, capsys):
     """Another order, a relative path, a default spelled out and other workers are no difference; a value is."""
@@ -289,6 +300,10 @@ def test_the_command_resumes_by_what_was_meant(corpus, tmp_path, monkeypatch, ca
     assert {"segmentation.json", "subwords.model", "raw", "dict.en.txt", "test.en-de.de.bin"} <= kept
     assert testsets.raw_lines(out / "data", "test", "de") == [target for _, target in PAIRS[2:4]]
     before = files(out)
+    (out / "done" / "binarize").unlink()  # as if killed before it was stamped
+    (out / "data" / "raw" / "testsets.txt").unlink()
+    gift(*arguments)
+    assert files(out) == before
     monkeypatch.chdir(corpus)
     capsys.readouterr()
     again = "--vocab-size=30 --min-len=1 --test=test --workers=1 --valid=valid --train=train"

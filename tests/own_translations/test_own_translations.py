@@ -171,6 +171,18 @@ def test_own_translations_are_not_taken_for_gold(trained, proposed, tmp_path):
     assert "has own translations already: it was made from " in error_of("candidates", *given)
 
 
+def test_data_that_it_did_not_make_stays(trained, binarized, tmp_path):
+    corpus, other = tmp_path / "corpus", tmp_path / "other"
+    for folder in (corpus, other):
+        shutil.copytree(binarized, folder / "data")
+    given = ["candidates", "--from", trained, "--data", corpus / "data", *BEAM, "--out"]
+    assert f"--out is {corpus}, whose folder data is --data: choose another" in error_of(*given, corpus)
+    sentence = f"{other}/data is there and was not made by gift candidates: choose another folder"
+    assert sentence in error_of(*given, other)
+    for folder in (corpus, other):
+        assert [path.name for path in folder.iterdir()] == ["data"] and contents(folder) == contents(binarized.parent)
+
+
 def test_subwords_may_hold_white_space_of_other_kinds(tmp_path):
     words = Dictionary()
     ids = [words.add_symbol(word) for word in ("\u2581a", "\u00a0", "b\u2028", "\u3000c")]
