@@ -19,7 +19,7 @@ def average(paths: List[Path]) -> Dict[str, Any]:
 
     :class:`UserError` unless all have the same tensors.
     """
-    states = [read_checkpoint("CHECKPOINT", str(path)) for path in paths]
+    states = [read_checkpoint("CHECKPOINT", str(path), model_alone=True) for path in paths]
     models = [state["model"] for state in states]
     shapes = [{name: tensor.shape for name, tensor in model.items()} for model in models]
     for path, own in zip(paths, shapes):
