@@ -166,6 +166,16 @@ def test_what_is_chosen_stays_until_an_option_changes(trained, binarized, propos
     candidates(trained, binarized, proposed, *BEAM)
 
 
+def test_a_sentence_longer_than_a_batch_is_translated(trained, binarized):
+    words = ["--from", str(trained), "--data", str(binarized), "--out", "unused"]
+    proposer = propose.Proposer(proposing_of(parser_of("candidates").parse_args(words)))
+    batches = [batch for chunk in proposer.chunks(1, None) for batch in chunk]
+    assert sorted(place for batch in batches for place in batch) == list(range(60))
+    lengths = [[proposer.dataset.num_tokens(place) for place in batch] for batch in batches]
+    longest = max(map(max, lengths))
+    assert all(len(batch) * max(batch) <= longest for batch in lengths) and max(map(len, lengths)) > 1
+
+
 def test_own_translations_are_not_taken_for_gold(trained, proposed, tmp_path):
     given = ["--from", trained, "--data", proposed / "data", "--out", tmp_path / "out"]
     assert "has own translations already: it was made from " in error_of("candidates", *given)
