@@ -74,7 +74,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--subword-model", type=Path, metavar="FILE", help="a sentencepiece model, or codes of bpe, to use unchanged"
     )
     parser.add_argument(
-        "--dictionary", type=Path, metavar="FILE", help="fairseq dictionary to use unchanged for both sides"
+        "--dictionary",
+        type=Path,
+        metavar="FILE",
+        help="fairseq dictionary to use unchanged for both sides; needs --subword-model",
     )
     parser.add_argument("--workers", type=shared.whole(1), default=os.cpu_count(), metavar="N", help="processes")
     shared.add_dry_run(parser)

@@ -131,6 +131,7 @@ def test_bad_text_is_one_sentence_with_file_and_line(corpus, tmp_path, files, se
         (["--test", "a/valid"], "--test names a set 'valid', but"),
         (["--test", "a,"], "--test names a set '', but"),
         (["--dictionary", "nowhere"], "--dictionary is nowhere, but there is no such file"),
+        (["--dictionary", __file__], f"--dictionary is {__file__}, but needs the --subword-model whose"),
         (["--train", "x"], "--train is x, but there is neither x.en nor x.en.gz"),
         (["--train", "x", "y"], "unrecognized arguments: y"),
         (["--", "--thresholdsrc", "x"], "fairseq-preprocess: argument --thresholdsrc: invalid int value: 'x'"),
@@ -264,7 +265,8 @@ def test_two_runs_do_not_share_a_folder(corpus, tmp_path):
 
 def test_the_command_of_fairseq_is_printed_and_nothing_is_done(corpus, tmp_path, capsys):
     write(corpus, "test.x", PAIRS[:1])
-    more = ["--test", corpus / "test.x", "--dictionary", corpus / "test.en", "--workers", 3]
+    files = ["--subword-model", corpus / "test.en", "--dictionary", corpus / "test.en"]
+    more = ["--test", corpus / "test.x", *files, "--workers", 3]
     gift("prepare", *splits(corpus), *more, "--out", tmp_path / "out", "--dry-run", "--", "--thresholdsrc", 2)
     words, out = shlex.split(capsys.readouterr().out), tmp_path / "out"
     assert words[0] == "fairseq-preprocess" and words[-2:] == ["--thresholdsrc", "2"]
