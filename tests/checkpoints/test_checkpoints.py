@@ -1,6 +1,7 @@
 """What is made of checkpoints: their mean, an export for other programs, the flags to go on with."""
 
 import argparse
+import shutil
 import subprocess
 import sys
 from collections import OrderedDict
@@ -138,6 +139,13 @@ def exported(checkpoint, tmp_path_factory):
     path = tmp_path_factory.mktemp("exported") / "deep er" / "model.pt"
     gift("export", checkpoint, path)
     return path
+
+
+def test_an_export_does_not_replace_its_checkpoint(checkpoint, tmp_path):
+    one, other = tmp_path / "model.pt", tmp_path / ".." / tmp_path.name / "model.pt"
+    shutil.copy(checkpoint, one)
+    assert f"OUT is {other}, which is CHECKPOINT" in error_of("export", one, other)
+    assert one.read_bytes() == checkpoint.read_bytes()
 
 
 def elsewhere(code, *arguments):
