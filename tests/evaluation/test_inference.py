@@ -160,7 +160,7 @@ def test_raw_text_has_no_prefixes(trained, monkeypatch):
 
 
 def test_bad_folder(tmp_path):
-    with pytest.raises(UserError, match="has no segmentation.json: prepare the data"):
+    with pytest.raises(UserError, match="--data is .*, which has no segmentation.json: prepare the data"):
         Translator(tmp_path, tmp_path / "model.pt")
 
 
