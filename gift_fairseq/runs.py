@@ -123,7 +123,7 @@ class Begun(RunFolder):
         try:
             work()
         except (UserError, SystemExit, KeyboardInterrupt):
-            say(f"stage {name} failed in {self.folder}; run again to resume")
+            say(f"stage {name} failed in {self.folder}; run again to resume, or with other options in another folder")
             raise
         self.stamp(name).touch()
 

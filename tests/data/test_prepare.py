@@ -149,6 +149,14 @@ def test_more_pieces_than_the_text_has(corpus, tmp_path):
         prepared(corpus, tmp_path / "out", vocab_size=9999)
 
 
+def test_a_stage_that_fails_tells_what_takes_other_options(corpus, tmp_path, capsys):
+    arguments = ["prepare", *splits(corpus), "--out", tmp_path / "out", "--vocab-size"]
+    assert "--vocab-size is 9999, which does not fit the text" in error_of(*arguments, 9999)
+    said = capsys.readouterr().err
+    assert f"stage learn failed in {tmp_path}/out; run again to resume, or with other options in another" in said
+    assert "--vocab-size was 9999 and is now 30; choose another folder" in error_of(*arguments, 30)
+
+
 def test_no_more_is_read_ahead_than_said():
     """A pool's own imap would read the whole corpus while the first chunk is worked on."""
     read = []
