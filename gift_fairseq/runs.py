@@ -123,7 +123,7 @@ class Begun(RunFolder):
         try:
             work()
         except (UserError, SystemExit, KeyboardInterrupt):
-            say(f"stage {name} failed in {self.folder}; run again to resume")
+            say(f"stage {name} failed in {self.folder}; run again to resume, or with other options in another folder")
             raise
         self.stamp(name).touch()
 
@@ -157,6 +157,15 @@ def begin(out: Path, record: Mapping[str, Any]) -> Iterator[Begun]:
             if not any(path.is_file() for path in out.glob("*/**/*")):
                 run.record_file.unlink(missing_ok=True)
             raise
+
+
+def check_data_replaceable(out: Path, command: str, stage: str) -> None:
+    """:class:`UserError` if ``out``/data is there, which ``command`` replaces after ``stage``, and is not its own."""
+    run = RunFolder(out)
+    if (out / "data").exists() and not (run.record().get("command") == command or run.is_done(stage)):
+        raise UserError(
+            f"--out is {out}, but {out / 'data'} is there and was not made by gift {command}: choose another folder"
+        )
 
 
 def check_same(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

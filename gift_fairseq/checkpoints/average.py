@@ -1,7 +1,7 @@
 """The mean of checkpoints.
 
 A model of averaged parameters translates often better than the last one (Vaswani et al. 2017 average five). The file is
-the newest of the checkpoints with the mean in place of its model and without the optimizer's state.
+the last of the checkpoints with the mean in place of its model and without the optimizer's state.
 """
 
 import re
@@ -19,12 +19,17 @@ def average(paths: List[Path]) -> Dict[str, Any]:
 
     :class:`UserError` unless all have the same tensors.
     """
-    states = [read_checkpoint("CHECKPOINT", str(path)) for path in paths]
+    states = [read_checkpoint("CHECKPOINT", str(path), model_alone=True) for path in paths]
     models = [state["model"] for state in states]
+    shapes = [{name: tensor.shape for name, tensor in model.items()} for model in models]
+    for path, own in zip(paths, shapes):
+        different = sorted(name for name, _ in own.items() ^ shapes[-1].items())
+        if different:
+            raise UserError(
+                f"CHECKPOINT is {path}, but {paths[-1]} differs in {different[0]}: all must have the same tensors"
+            )
     mean = type(models[-1])()
     for name, last in models[-1].items():
-        if any(name not in model or model[name].shape != last.shape for model in models):
-            raise UserError(f"CHECKPOINT is {paths[-1]}, whose {name} the others have not or in another shape")
         mean[name] = last
         if last.is_floating_point():
             mean[name] = (sum(model[name].double() for model in models) / len(models)).to(last.dtype)
@@ -32,19 +37,19 @@ def average(paths: List[Path]) -> Dict[str, Any]:
     return {**kept, "model": mean, "last_optimizer_state": None}
 
 
-def last_epochs(folder: Path, number: int) -> List[Path]:
+def last_epochs(folder: Path, number: int, option: str = "--last") -> List[Path]:
     """The ``number`` newest of fairseq's epoch checkpoints (``checkpoint3.pt``) in ``folder``, the oldest first.
 
-    Fewer if there are fewer; :class:`UserError` if there is none.
+    Fewer if there are fewer; :class:`UserError`, which calls the number ``option``, if there is none.
     """
-    check_at_least("--last", number, 1)
+    check_at_least(option, number, 1)
     epochs = sorted(
         (int(match.group(1)), path)
         for path in folder.glob("checkpoint*.pt")
         if (match := re.fullmatch(r"checkpoint(\d+)\.pt", path.name))
     )
     if not epochs:
-        raise UserError(f"--last is {number}, but {folder} has no checkpoint of an epoch: train for longer")
+        raise UserError(f"{option} is {number}, but {folder} has no checkpoint of an epoch: train for longer")
     return [path for _, path in epochs[-number:]]
 
 

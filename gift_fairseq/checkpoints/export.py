@@ -16,6 +16,7 @@ from fairseq.tasks.translation import TranslationConfig
 from omegaconf import OmegaConf
 
 from gift_fairseq.checkpoints.files import read_checkpoint, write_checkpoint
+from gift_fairseq.errors import UserError
 
 # options that name files and machines of the training
 FORGOTTEN = ("user_dir", "data", "save_dir", "log_file", "finetune_from_model", "tensorboard_logdir", "wandb_project")
@@ -57,7 +58,9 @@ def export(state: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def write_export(checkpoint: Path, out: Path) -> None:
-    """:func:`export` of the file ``checkpoint`` as the file ``out``; :class:`UserError` if it cannot be read."""
+    """:func:`export` of the file ``checkpoint`` as another file ``out``; :class:`UserError` if it cannot be read."""
     read_checkpoint("CHECKPOINT", str(checkpoint))  # or one sentence
+    if out.exists() and out.samefile(checkpoint):
+        raise UserError(f"OUT is {out}, which is CHECKPOINT: an export lacks the optimizer's state, give another file")
     out.parent.mkdir(parents=True, exist_ok=True)
     write_checkpoint(export(load_checkpoint_to_cpu(str(checkpoint))), str(out))

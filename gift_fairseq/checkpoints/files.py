@@ -22,10 +22,11 @@ torch.serialization.add_safe_globals([argparse.Namespace])
 UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError, AttributeError)
 
 
-def read_checkpoint(option: str, path: str) -> Dict[str, Any]:
+def read_checkpoint(option: str, path: str, model_alone: bool = False) -> Dict[str, Any]:
     """What the fairseq checkpoint ``path`` holds, its tensors left on disk until they are used.
 
-    :class:`UserError` naming ``option`` if there is no such file, it is not whole, or it carries code.
+    :class:`UserError` naming ``option`` if there is no such file, it is not whole, it carries code, or it holds no
+    options of the model, where ``model_alone`` does not suffice.
     """
     if not os.path.isfile(path):
         raise UserError(f"{option} is {path}, but there is no such file")
@@ -33,12 +34,14 @@ def read_checkpoint(option: str, path: str) -> Dict[str, Any]:
         # mmap: the tensors of a checkpoint (a zip file since torch 1.6) are not read for this
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
         state["model"].keys()
-        return state
     except UNREADABLE as error:
         reason = "is no whole fairseq checkpoint: it may have been cut off when it was written"
         if "Unsupported global" in str(error):
             reason = "carries code (torch's safe unpickler refused it): it may hold tensors and options only"
         raise UserError(f"{option} is {path}, which {reason}") from None
+    if not model_alone and state.get("cfg") is None and state.get("args") is None:
+        raise UserError(f"{option} is {path}, which holds a model but no options: it must be a checkpoint of fairseq's")
+    return state
 
 
 def check_checkpoint(option: str, path: str, source: Dictionary, target: Dictionary) -> None:

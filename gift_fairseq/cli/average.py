@@ -1,4 +1,4 @@
-"""Write the mean of checkpoints: the newest of them, with its model replaced by the mean of all."""
+"""Write the mean of checkpoints: the last one given, with its model replaced by the mean of all."""
 
 import argparse
 from pathlib import Path

@@ -74,7 +74,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--subword-model", type=Path, metavar="FILE", help="a sentencepiece model, or codes of bpe, to use unchanged"
     )
     parser.add_argument(
-        "--dictionary", type=Path, metavar="FILE", help="fairseq dictionary to use unchanged for both sides"
+        "--dictionary",
+        type=Path,
+        metavar="FILE",
+        help="fairseq dictionary to use unchanged for both sides; needs --subword-model",
     )
     parser.add_argument("--workers", type=shared.whole(1), default=os.cpu_count(), metavar="N", help="processes")
     shared.add_dry_run(parser)
@@ -100,6 +103,7 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
     if options.dry_run:
         print(shlex.join(words))
         return
+    runs.check_data_replaceable(options.out, "prepare", "apply")
     settings = runs.settings_of(options, ["out", "workers", "dry_run"])
     settings.update(test=[str(prefix.resolve()) for prefix in options.test], flags=flags)
     with runs.begin(options.out, {"command": "prepare", "settings": settings, **runs.provenance()}) as begun:

@@ -1,6 +1,8 @@
 """Binarized data folders: read as fairseq's task has them, and written text by text."""
 
+import contextlib
 from pathlib import Path
+from typing import Iterator
 
 from fairseq.data import indexed_dataset
 from fairseq.data.data_utils import infer_language_pair
@@ -8,6 +10,19 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 
 from gift_fairseq.errors import UserError, check_data
 from gift_fairseq.io import quiet
+
+
+@contextlib.contextmanager
+def split_is_read(option: str, data: str, split: str) -> Iterator[None]:
+    """:class:`UserError` naming ``option`` if fairseq, inside, finds no ``split`` in ``data``, or no sentence in it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{option} is {data}, which has no split '{split}'") from None
+    except ValueError as error:
+        if "empty file" not in str(error):
+            raise
+        raise UserError(f"{option} is {data}, whose split '{split}' is empty") from None
 
 
 def task_of(data: Path) -> TranslationTask:
@@ -18,10 +33,8 @@ def task_of(data: Path) -> TranslationTask:
     cfg = TranslationConfig(data=str(data), source_lang=source, target_lang=target, **rest)
     with quiet():
         task = TranslationTask.setup_task(cfg)
-        try:
+        with split_is_read("--data", str(data), "train"):
             task.load_dataset("train")
-        except FileNotFoundError:
-            raise UserError(f"--data is {data}, which has no training set: prepare one with gift prepare") from None
     return task
 
 

@@ -85,7 +85,7 @@ class Limits:
 class Preparation:
     """What is prepared, and how. Text is named by a PREFIX: the files are PREFIX.LANG, or PREFIX.LANG.gz.
 
-    :class:`UserError` if a file is missing, or two sets would have one name.
+    :class:`UserError` if a file is missing, two sets would have one name, or the dictionary is of other subwords.
     """
 
     train: Path
@@ -107,6 +107,8 @@ class Preparation:
         for option, file in (("--subword-model", self.subword_model), ("--dictionary", self.dictionary)):
             if file and not file.is_file():
                 raise UserError(f"{option} is {file}, but there is no such file")
+        if self.dictionary and not self.subword_model:
+            raise UserError(f"--dictionary is {self.dictionary}, but needs the --subword-model whose pieces it lists")
 
     @property
     def splits(self) -> List[Tuple[str, Path, str]]:

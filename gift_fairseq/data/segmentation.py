@@ -53,7 +53,7 @@ class Segmentation:
         try:
             return cls(**json.loads((folder / FILE).read_text(encoding="utf-8")))
         except OSError:
-            raise UserError(f"{folder} has no {FILE}: prepare the data with gift prepare") from None
+            raise UserError(f"--data is {folder}, which has no {FILE}: prepare the data with gift prepare") from None
 
     def subword_file(self, folder: Path) -> Path:
         return folder / SUBWORDS[self.subword]

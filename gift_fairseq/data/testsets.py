@@ -36,7 +36,7 @@ def names(data: Path) -> List[str]:
     try:
         return (data / "raw" / FILE).read_text(encoding="utf-8").splitlines()
     except OSError:
-        raise UserError(f"{data} has no raw/{FILE}: prepare the data with gift prepare") from None
+        raise UserError(f"--data is {data}, which has no raw/{FILE}: prepare the data with gift prepare") from None
 
 
 def subset_of(data: Path, name: str) -> str:

@@ -15,7 +15,8 @@ from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_l
 from fairseq.data import LanguagePairDataset
 from torch import nn
 
-from gift_fairseq.data.binarized import task_of
+from gift_fairseq.data.binarized import split_is_read, task_of
+from gift_fairseq.errors import UserError
 from gift_fairseq.io import quiet
 from gift_fairseq.substitution import check_autoregressive
 
@@ -52,15 +53,16 @@ def nll(model: nn.Module, dataset: LanguagePairDataset) -> float:
 
 
 def measure(checkpoint: Path, data: Path) -> Optional[Overfitting]:
-    """Of the model of ``checkpoint``, in evaluation mode, on the CPU; None where ``data`` has no validation set.
+    """Of the model of ``checkpoint``, in evaluation mode, on the CPU; None without a sentence to validate on.
 
     :class:`UserError` if the model is no autoregressive encoder-decoder.
     """
     with quiet():
         task = task_of(data)
         try:
-            task.load_dataset("valid")
-        except FileNotFoundError:
+            with split_is_read("--data", str(data), "valid"):
+                task.load_dataset("valid")
+        except UserError:
             return None
         (model,), _ = checkpoint_utils.load_model_ensemble([str(checkpoint)], task=task)
         check_autoregressive(model)

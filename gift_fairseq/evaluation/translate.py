@@ -1,16 +1,18 @@
 """Translation by fairseq's own generator, of binarized test sets and of raw text."""
 
 import ast
+import contextlib
 import copy
 import math
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 from fairseq import checkpoint_utils, tasks, utils
 from fairseq import options as fairseq_options
 from fairseq.data import LanguagePairDataset
+from fairseq.dataclass.configs import GenerationConfig
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.sequence_generator import SequenceGenerator
 from fairseq.tasks import FairseqTask
@@ -73,7 +75,7 @@ class Translator:
         self.use_cuda = torch.cuda.is_available() and not self.cfg.common.cpu
         self.task = tasks.setup_task(self.cfg.task)
         check_checkpoint(option, str(checkpoint), self.task.source_dictionary, self.task.target_dictionary)
-        overrides = ast.literal_eval(self.cfg.common_eval.model_overrides)
+        overrides = overrides_of(self.cfg.common_eval.model_overrides)
         self.models, _ = checkpoint_utils.load_model_ensemble([str(checkpoint)], overrides, self.task)
         for model in self.models:
             if self.cfg.common.fp16:
@@ -87,11 +89,16 @@ class Translator:
         self._generators: Dict[int, SequenceGenerator] = {}
 
     def generator(self, beam: int) -> SequenceGenerator:
-        """fairseq's, of this beam size; 1 is greedy."""
+        """fairseq's, of this beam size; 1 is greedy. :class:`UserError` if the flags do not fit it or each other."""
         if beam not in self._generators:
             generation = copy.deepcopy(self.cfg.generation)
             generation.beam = beam
-            self._generators[beam] = self.task.build_generator(self.models, generation)
+            try:
+                generator = self.task.build_generator(self.models, generation)
+            except (AssertionError, ValueError) as error:
+                raise UserError(f"fairseq-generate: {error}") from None
+            check_generation(generation, generator.max_len - 1)
+            self._generators[beam] = generator
         return self._generators[beam]
 
     def dataset(self, subset: str) -> LanguagePairDataset:
@@ -114,6 +121,9 @@ class Translator:
 
         :class:`UserError` where a line has more subwords than the model has positions, counting from ``first_line``.
         """
+        size = self.cfg.generation.prefix_size
+        if size > 0:
+            raise UserError(f"--prefix-size is {size}, but raw text has no references to take prefixes from")
         pieces = [self.source.encode(line) for line in lines]
         most = self.max_positions[0] - 1  # and the end of the sentence
         for number, line in enumerate(pieces, first_line):
@@ -141,6 +151,25 @@ class Translator:
 
         found = search(self.task, self.models, generator, samples, nbest, prefix_size)
         return [[Hypothesis(score / math.log(2), text_of(tokens)) for score, tokens in best] for best in found]
+
+
+def overrides_of(text: str) -> Dict[str, Any]:
+    """The value of --model-overrides; :class:`UserError` if it is none."""
+    with contextlib.suppress(SyntaxError, ValueError):
+        found = ast.literal_eval(text)
+        if isinstance(found, dict):
+            return found
+    raise UserError(f"--model-overrides is {text}, but must be options in braces, such as {{'dropout': 0.1}}")
+
+
+def check_generation(generation: GenerationConfig, longest: int) -> None:
+    """:class:`UserError` for what fairseq finds out while it translates; ``longest``: tokens that the model writes."""
+    beam, groups = generation.beam, generation.diverse_beam_groups
+    if groups > 0 and beam % groups:
+        raise UserError(f"--diverse-beam-groups is {groups}, but the beam size, {beam}, must be a multiple of it")
+    least, most = generation.min_len, min(longest, generation.max_len_b)
+    if not generation.max_len_a and least > most:
+        raise UserError(f"--min-len is {least}, but a translation has at most {most} tokens: see --max-len-b")
 
 
 def check_lengths(checkpoint: Path, name: str, dataset: LanguagePairDataset, limits: Sequence[int]) -> None:

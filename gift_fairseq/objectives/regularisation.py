@@ -64,7 +64,8 @@ class InitialModel:
         # fconv's weights are computed anew from their parts in every forward; with a gradient they cannot be copied
         memo = {id(value): value.detach() for value in computed if isinstance(value, Tensor) and not value.is_leaf}
         self.model = copy.deepcopy(model, memo)  # its architecture, device and type
-        self.model.load_state_dict(read_checkpoint("--finetune-from-model", path)["model"], strict=True)
+        state = read_checkpoint("--finetune-from-model", path, model_alone=True)
+        self.model.load_state_dict(state["model"], strict=True)
         self.model.eval().requires_grad_(False)
 
     def lprobs(self, net_input: Dict[str, Any]) -> Tensor:

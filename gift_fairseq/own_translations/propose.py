@@ -70,13 +70,15 @@ class Proposer:
     def chunks(self, max_tokens: int, sentences: Optional[int]) -> List[List[Batch]]:
         """Batches of sentences of about one length, at most ``max_tokens`` padded ones; some of them in each chunk.
 
-        ``sentences`` of the text, taken at random, or all. Those that the model cannot read are left out.
+        Where a sentence has more tokens, that many. ``sentences`` of the text, taken at random, or all; those that the
+        model cannot read are left out.
         """
         order = self.dataset.ordered_indices()
         if sentences is not None and sentences < len(order):
             taken = np.random.RandomState(self.what.seed).permutation(len(order))[:sentences]
             order = order[np.isin(order, taken)]
         order, _ = self.dataset.filter_indices_by_size(order, self.model.max_positions())
+        max_tokens = int(self.dataset.num_tokens_vec(order).max(initial=max_tokens))
         chunks: List[List[Batch]] = [[]]
         for batch in self.dataset.batch_by_size(order, max_tokens=max_tokens):
             if sum(map(len, chunks[-1])) >= CHUNK:

@@ -18,6 +18,7 @@ from gift_fairseq import bf16, metrics, rollout  # noqa: F401  bf16 mends a flag
 from gift_fairseq.checkpoints import average
 from gift_fairseq.checkpoints import flags as finetune_flags
 from gift_fairseq.checkpoints.files import check_checkpoint, write_checkpoint
+from gift_fairseq.data.binarized import split_is_read
 from gift_fairseq.errors import UserError, check_at_least, one_sentence
 from gift_fairseq.objectives import oracle
 from gift_fairseq.prefixes import tensors
@@ -101,14 +102,8 @@ class GiftTranslationTask(TranslationTask):
     @one_sentence()
     def load_dataset(self, split, epoch=1, combine=False, **kwargs):
         """As the parent's; one sentence if the split is missing or has no sentence."""
-        try:
+        with split_is_read("the data folder", self.cfg.data, split):
             super().load_dataset(split, epoch, combine, **kwargs)
-        except FileNotFoundError:
-            raise UserError(f"the data folder {self.cfg.data} has no split '{split}'") from None
-        except ValueError as error:
-            if "empty file" not in str(error):
-                raise
-            raise UserError(f"split '{split}' in {self.cfg.data} is empty") from None
 
     @one_sentence()
     def build_model(self, cfg, from_checkpoint=False):

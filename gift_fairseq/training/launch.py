@@ -239,8 +239,10 @@ class Training:
         snapshots = average.snapshots(run.checkpoints)
 
         def write() -> None:
-            epochs = average.last_epochs(run.checkpoints, self.machine.average) if self.command == "train" else None
-            average.write_average(epochs or [*snapshots, run.checkpoint("last")], run.checkpoint("average"))
+            paths = [*snapshots, run.checkpoint("last")]
+            if self.command == "train":
+                paths = average.last_epochs(run.checkpoints, self.machine.average, "--average")
+            average.write_average(paths, run.checkpoint("average"))
 
         run.stage("average", write)
         for path in snapshots:  # not before the stamp: cut off, the stage needs them again

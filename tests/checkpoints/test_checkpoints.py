@@ -1,6 +1,7 @@
 """What is made of checkpoints: their mean, an export for other programs, the flags to go on with."""
 
 import argparse
+import shutil
 import subprocess
 import sys
 from collections import OrderedDict
@@ -36,8 +37,12 @@ def test_average_by_hand(tmp_path):
     assert state["model"]["w"].tolist() == [2.5, 1.0] and state["model"]["n"] == 5
     assert state["model"]["h"] == 1.5 and state["model"]["h"].dtype == torch.float16
     assert state["epoch"] == "checkpoint10.pt" and state["last_optimizer_state"] is None
-    with pytest.raises(UserError, match="checkpoint8.pt, whose w|checkpoint8.pt, whose h|w the others have not"):
-        average.average([one, saved(tmp_path / "other.pt", w=torch.zeros(3))])
+    other = saved(tmp_path / "other.pt", w=torch.zeros(2), h=torch.zeros(1), n=torch.tensor(1), more=torch.zeros(1))
+    for paths in ([one, other], [other, one]):
+        with pytest.raises(UserError, match=f"CHECKPOINT is {paths[0]}, but {paths[1]} differs in more: all must have"):
+            average.average(paths)
+    with pytest.raises(UserError, match="differs in w: all must have the same tensors"):
+        average.average([saved(other, w=torch.zeros(3), h=torch.zeros(1), n=torch.tensor(1)), one])
     with pytest.raises(UserError, match="has no checkpoint of an epoch"):
         average.last_epochs(tmp_path / "nowhere", 2)
     assert "but with --last it must be one folder" in error_of("average", "--last", 2, "--out", tmp_path / "x.pt", one)
@@ -134,6 +139,13 @@ def exported(checkpoint, tmp_path_factory):
     path = tmp_path_factory.mktemp("exported") / "deep er" / "model.pt"
     gift("export", checkpoint, path)
     return path
+
+
+def test_an_export_does_not_replace_its_checkpoint(checkpoint, tmp_path):
+    one, other = tmp_path / "model.pt", tmp_path / ".." / tmp_path.name / "model.pt"
+    shutil.copy(checkpoint, one)
+    assert f"OUT is {other}, which is CHECKPOINT" in error_of("export", one, other)
+    assert one.read_bytes() == checkpoint.read_bytes()
 
 
 def elsewhere(code, *arguments):

@@ -1,11 +1,14 @@
-"""A checkpoint_last.pt that was cut off while fairseq copied it."""
+"""A checkpoint_last.pt that was cut off while fairseq copied it; one without the options of its model."""
 
 import os
 
 import pytest
 import torch
+from conftest import error_of, gift
+from fairseq.data import Dictionary
 
-from gift_fairseq.checkpoints.files import mend_last
+from gift_fairseq.checkpoints.files import check_checkpoint, mend_last
+from gift_fairseq.errors import UserError
 
 
 def saved(folder, name, value, seconds):
@@ -50,3 +53,15 @@ def test_without_another_it_is_removed(tmp_path):
     saved(tmp_path, "checkpoint_last.pt", 1.0, 0)
     cut(tmp_path / "checkpoint_last.pt", 0.5)
     assert mend_last(tmp_path).endswith("the training starts again") and not list(tmp_path.iterdir())
+
+
+def test_a_model_without_its_options(tmp_path):
+    """As a snapshot is: its mean can be taken, but nothing else."""
+    path = tmp_path / "snapshot_9.pt"
+    torch.save({"model": {"w": torch.tensor(1.0)}, "args": None}, path)
+    sentence = f"CHECKPOINT is {path}, which holds a model but no options: it must be a checkpoint of fairseq's"
+    assert sentence in error_of("export", path, tmp_path / "out.pt")
+    with pytest.raises(UserError, match="--from is .*snapshot_9.pt, which holds a model but no options"):
+        check_checkpoint("--from", str(path), Dictionary(), Dictionary())
+    gift("average", "--out", tmp_path / "mean.pt", path, path)
+    assert torch.load(tmp_path / "mean.pt")["model"]["w"] == 1

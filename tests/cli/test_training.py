@@ -134,10 +134,16 @@ def test_a_dry_run_pasted_trains_the_same(run, binarized, tmp_path, capsys):
     assert_equal(parameters(run), parameters(out))
 
 
+def test_no_whole_epoch_to_average(binarized, tmp_path):
+    arguments = words_of(binarized, tmp_path / "run", "--updates", "1", "--average", "2")
+    folder = tmp_path / "run" / "checkpoints"
+    assert f"--average is 2, but {folder} has no checkpoint of an epoch: train for longer" in error_of(*arguments)
+
+
 def test_a_failing_training_says_why_and_its_folder_takes_other_options(binarized, tmp_path, capfd):
     arguments = words_of(binarized, tmp_path / "run", "--updates", "1")
     said = error_of(*arguments, "--valid-subset", "nowhere")
-    assert said == f"gift: error: the data folder {binarized} has no split 'nowhere'"
+    assert said == f"gift: error: the data folder is {binarized}, which has no split 'nowhere'"
     said = capfd.readouterr().err
     assert "nowhere" not in said and "Traceback" not in said
     assert "stage train failed" in said and "run again to resume" in said

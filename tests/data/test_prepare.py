@@ -131,6 +131,7 @@ def test_bad_text_is_one_sentence_with_file_and_line(corpus, tmp_path, files, se
         (["--test", "a/valid"], "--test names a set 'valid', but"),
         (["--test", "a,"], "--test names a set '', but"),
         (["--dictionary", "nowhere"], "--dictionary is nowhere, but there is no such file"),
+        (["--dictionary", __file__], f"--dictionary is {__file__}, but needs the --subword-model whose"),
         (["--train", "x"], "--train is x, but there is neither x.en nor x.en.gz"),
         (["--train", "x", "y"], "unrecognized arguments: y"),
         (["--", "--thresholdsrc", "x"], "fairseq-preprocess: argument --thresholdsrc: invalid int value: 'x'"),
@@ -146,6 +147,14 @@ def test_bad_options(corpus, tmp_path, more, sentence):
 def test_more_pieces_than_the_text_has(corpus, tmp_path):
     with pytest.raises(UserError, match="--vocab-size is 9999, which does not fit the text"):
         prepared(corpus, tmp_path / "out", vocab_size=9999)
+
+
+def test_a_stage_that_fails_tells_what_takes_other_options(corpus, tmp_path, capsys):
+    arguments = ["prepare", *splits(corpus), "--out", tmp_path / "out", "--vocab-size"]
+    assert "--vocab-size is 9999, which does not fit the text" in error_of(*arguments, 9999)
+    said = capsys.readouterr().err
+    assert f"stage learn failed in {tmp_path}/out; run again to resume, or with other options in another" in said
+    assert "--vocab-size was 9999 and is now 30; choose another folder" in error_of(*arguments, 30)
 
 
 def test_no_more_is_read_ahead_than_said():
@@ -264,7 +273,8 @@ def test_two_runs_do_not_share_a_folder(corpus, tmp_path):
 
 def test_the_command_of_fairseq_is_printed_and_nothing_is_done(corpus, tmp_path, capsys):
     write(corpus, "test.x", PAIRS[:1])
-    more = ["--test", corpus / "test.x", "--dictionary", corpus / "test.en", "--workers", 3]
+    files = ["--subword-model", corpus / "test.en", "--dictionary", corpus / "test.en"]
+    more = ["--test", corpus / "test.x", *files, "--workers", 3]
     gift("prepare", *splits(corpus), *more, "--out", tmp_path / "out", "--dry-run", "--", "--thresholdsrc", 2)
     words, out = shlex.split(capsys.readouterr().out), tmp_path / "out"
     assert words[0] == "fairseq-preprocess" and words[-2:] == ["--thresholdsrc", "2"]
@@ -272,6 +282,17 @@ def test_the_command_of_fairseq_is_printed_and_nothing_is_done(corpus, tmp_path,
     assert (parsed.source_lang, parsed.target_lang, parsed.workers) == ("en", "de", 3) and parsed.joined_dictionary
     assert (parsed.testpref, parsed.destdir) == (f"{out}/pieces/test,{out}/pieces/test1", f"{out}/data")
     assert parsed.srcdict == str(out / "dictionary.txt") and not out.exists()
+
+
+def test_data_that_it_did_not_make_stays(corpus, tmp_path, monkeypatch):
+    """Refused before anything starts, and again; what an interrupted run has made is its own."""
+    write(tmp_path / "data", "train", PAIRS)
+    monkeypatch.chdir(tmp_path)
+    sentence = "--out is ., but data is there and was not made by gift prepare: choose another folder"
+    for _ in range(2):
+        assert sentence in error_of("prepare", *splits(corpus), "--out", ".")
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {"train.en", "train.de"}
+    assert not (tmp_path / "run.json").exists() and not (tmp_path / "done").exists()
 
 
 @pytest.mark.cli
@@ -289,6 +310,10 @@ def test_the_command_resumes_by_what_was_meant(corpus, tmp_path, monkeypatch, ca
     assert {"segmentation.json", "subwords.model", "raw", "dict.en.txt", "test.en-de.de.bin"} <= kept
     assert testsets.raw_lines(out / "data", "test", "de") == [target for _, target in PAIRS[2:4]]
     before = files(out)
+    (out / "done" / "binarize").unlink()  # as if killed before it was stamped
+    (out / "data" / "raw" / "testsets.txt").unlink()
+    gift(*arguments)
+    assert files(out) == before
     monkeypatch.chdir(corpus)
     capsys.readouterr()
     again = "--vocab-size=30 --min-len=1 --test=test --workers=1 --valid=valid --train=train"

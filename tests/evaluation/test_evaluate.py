@@ -121,8 +121,9 @@ def test_the_mean_of_a_fine_tuning_has_columns_of_its_own(tmp_path, command, var
 
 
 def test_a_test_set_without_raw_text(data, tmp_path):
-    with pytest.raises(UserError, match="has no raw/testsets.txt: prepare the data"):
-        testsets.names(tmp_path)
+    sentence = "--data is nowhere, which has no raw/testsets.txt: prepare the data with gift prepare"
+    for command in ("evaluate", "exposure"):
+        assert sentence in error_of(command, "--data", "nowhere", "RUN/checkpoints/a.pt")
     translate(tmp_path, "news.beam5", "Haus")
     with pytest.raises(UserError, match="raw/news.de is missing"):
         scores.write_score(RunFolder(tmp_path), "news.beam5", data)

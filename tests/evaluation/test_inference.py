@@ -156,8 +156,15 @@ def test_bad_input(trained, monkeypatch, text, more, sentence):
     assert re.search(sentence, error_of(*infer(monkeypatch, text, data, checkpoint, *more)))
 
 
+@pytest.mark.cli
+def test_raw_text_has_no_prefixes(trained, monkeypatch):
+    _, data, checkpoint = trained
+    words = [*infer(monkeypatch, b"dog\n", data, checkpoint), "--prefix-size", 1]
+    assert "--prefix-size is 1, but raw text has no references to take prefixes from" in error_of(*words)
+
+
 def test_bad_folder(tmp_path):
-    with pytest.raises(UserError, match="has no segmentation.json: prepare the data"):
+    with pytest.raises(UserError, match="--data is .*, which has no segmentation.json: prepare the data"):
         Translator(tmp_path, tmp_path / "model.pt")
 
 
@@ -170,8 +177,24 @@ def test_bad_folder(tmp_path):
         (["--remove-bpe"], "--remove-bpe stands after --, which is not taken there"),
         (["--bad"], "fairseq-generate: unrecognized arguments: --bad"),
         (["--lenpen", "x"], "fairseq-generate: argument --lenpen: invalid float value: 'x'"),
+        (["--model-overrides", "{"], "--model-overrides is {, but must be options in braces, such as {'dropout': 0.1}"),
+        (["--model-overrides", "foo"], "--model-overrides is foo, but must be options in braces"),
+        (["--model-overrides", "3"], "--model-overrides is 3, but must be options in braces"),
+        (["--sampling-topk", 5], "fairseq-generate: --sampling-topk requires --sampling"),
+        (["--diverse-beam-groups", 2], "--diverse-beam-groups is 2, but the beam size, 5, must be a multiple of it"),
+        (["--min-len", 300], "--min-len is 300, but a translation has at most 200 tokens: see --max-len-b"),
     ],
 )
-def test_bad_flags(trained, flags, sentence):
+def test_bad_flags(trained, tmp_path, flags, sentence):
     _, data, checkpoint = trained
-    assert sentence in error_of("evaluate", "--data", data, checkpoint, "--", *flags)
+    assert sentence in error_of("evaluate", "--data", data, "--out", tmp_path, checkpoint, "--", *flags)
+
+
+@pytest.mark.cli
+def test_flags_that_fit(trained, tmp_path, monkeypatch, capsys):
+    """At the bounds of the checks above."""
+    _, data, checkpoint = trained
+    fitting = ["--diverse-beam-groups", 5, "--min-len", 60, "--model-overrides", "{'dropout': 0.1}"]
+    words = [*infer(monkeypatch, b"the dog\n", data, checkpoint), *fitting]
+    gift(*words)
+    assert len(Segmenter(data, "de").encode(capsys.readouterr().out.strip()).split()) > 20

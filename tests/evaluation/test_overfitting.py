@@ -11,7 +11,7 @@ from fairseq import checkpoint_utils
 
 from gift_fairseq import runs
 from gift_fairseq.cli import from_checkpoint
-from gift_fairseq.data.binarized import task_of
+from gift_fairseq.data.binarized import TextWriter, task_of
 from gift_fairseq.errors import UserError
 from gift_fairseq.evaluation import overfitting
 from gift_fairseq.evaluation.overfitting import Overfitting
@@ -157,12 +157,21 @@ def test_without_a_validation_set_the_dropout_stays(checkpoint, binarized, tmp_p
     data = tmp_path / "data"
     shutil.copytree(binarized, data, ignore=shutil.ignore_patterns("valid.*"))
     assert overfitting.measure(checkpoint, data) is None is from_checkpoint.overfitting_of(checkpoint, data)
+    write_empty(data, "valid")
+    assert overfitting.measure(checkpoint, data) is None
+
+
+def write_empty(data, split):
+    for language in ("en", "de"):
+        TextWriter(data / f"{split}.en-de.{language}", 9).end()
 
 
 def test_without_a_training_set_it_is_said_so(checkpoint, binarized, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(binarized, data, ignore=shutil.ignore_patterns("train.*"))
-    for strategy in ("standard", "distillation"):
-        given = ("--from", checkpoint, "--data", data, "--out", tmp_path / "new")
-        said = error_of("finetune", "--strategy", strategy, *given)
-        assert f"--data is {data}, which has no training set" in said and not (tmp_path / "new").exists()
+    given = ("--from", checkpoint, "--data", data, "--out", tmp_path / "new")
+    for sentence in ("which has no split 'train'", "whose split 'train' is empty"):
+        for command in ("finetune --strategy standard", "finetune --strategy distillation", "candidates"):
+            assert f"--data is {data}, {sentence}" in error_of(*command.split(), *given)
+        write_empty(data, "train")
+    assert not (tmp_path / "new" / "data").exists()

@@ -166,9 +166,31 @@ def test_what_is_chosen_stays_until_an_option_changes(trained, binarized, propos
     candidates(trained, binarized, proposed, *BEAM)
 
 
+def test_a_sentence_longer_than_a_batch_is_translated(trained, binarized):
+    words = ["--from", str(trained), "--data", str(binarized), "--out", "unused"]
+    proposer = propose.Proposer(proposing_of(parser_of("candidates").parse_args(words)))
+    batches = [batch for chunk in proposer.chunks(1, None) for batch in chunk]
+    assert sorted(place for batch in batches for place in batch) == list(range(60))
+    lengths = [[proposer.dataset.num_tokens(place) for place in batch] for batch in batches]
+    longest = max(map(max, lengths))
+    assert all(len(batch) * max(batch) <= longest for batch in lengths) and max(map(len, lengths)) > 1
+
+
 def test_own_translations_are_not_taken_for_gold(trained, proposed, tmp_path):
     given = ["--from", trained, "--data", proposed / "data", "--out", tmp_path / "out"]
     assert "has own translations already: it was made from " in error_of("candidates", *given)
+
+
+def test_data_that_it_did_not_make_stays(trained, binarized, tmp_path):
+    corpus, other = tmp_path / "corpus", tmp_path / "other"
+    for folder in (corpus, other):
+        shutil.copytree(binarized, folder / "data")
+    given = ["candidates", "--from", trained, "--data", corpus / "data", *BEAM, "--out"]
+    assert f"--out is {corpus}, whose folder data is --data: choose another" in error_of(*given, corpus)
+    sentence = f"{other}/data is there and was not made by gift candidates: choose another folder"
+    assert sentence in error_of(*given, other)
+    for folder in (corpus, other):
+        assert [path.name for path in folder.iterdir()] == ["data"] and contents(folder) == contents(binarized.parent)
 
 
 def test_subwords_may_hold_white_space_of_other_kinds(tmp_path):
