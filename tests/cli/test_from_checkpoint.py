@@ -58,12 +58,12 @@ def test_dropout_is_off_for_all_but_consistency(tmp_path):
 
 
 @pytest.mark.parametrize("arch", ["transformer_wmt_en_de_big_t2t", "lightconv_wmt_en_de", "lstm", "fconv"])
-def test_every_dropout_is_off(tmp_path, monkeypatch, arch):
+def test_every_dropout_is_off(binarized, tmp_path, monkeypatch, arch):
     """Those of the architecture and of the checkpoint's flags; not one that was typed after --."""
     flags = ["--arch", arch, "--lr", "1", "--max-tokens", "9", "--dropout", "0.3"]
     monkeypatch.setattr("gift_fairseq.checkpoints.flags.flags_of", lambda *_: flags)
     monkeypatch.setattr(from_checkpoint, "overfitting_of", lambda *_: 0.2)
-    asked = SimpleNamespace(start=tmp_path / "x.pt", data=tmp_path, lr=None, updates=9)
+    asked = SimpleNamespace(start=tmp_path / "x.pt", data=binarized, lr=None, updates=9)
 
     def dropouts(*typed):
         start = from_checkpoint.Start.of(asked, [*typed], tmp_path / "x", ["standard"], MACHINE)
