@@ -1,7 +1,8 @@
 """Fine-tune a checkpoint by one of the strategies, and by standard, the control of the same updates, beside it.
 
 The default strategy is weighted. It takes the time of plain updates (standard). Where the model did not overfit, greedy
-search gained about half a point of BLEU. The model forgets more of its earlier training text.
+search gained about half a point of BLEU over plain updates without dropout, and one to two points over those with
+dropout. The model forgets more of its earlier training text than without dropout alone.
 
 distillation needs translations of the training text by the checkpoint, which should be adapted to that text already. If
 --data has none, finetune makes them first, by a beam, in OUT/candidates. It translates as many sentences as the
