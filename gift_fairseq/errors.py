@@ -8,7 +8,9 @@ import contextlib
 import io
 import math
 from pathlib import Path
-from typing import Collection, Iterator
+from typing import Collection, Iterable, Iterator
+
+PLUGIN_SAYS = "gift_fairseq: error: "  # what one_sentence says before a sentence where fairseq calls the plugin
 
 
 class UserError(ValueError):
@@ -44,7 +46,7 @@ def fairseq_reads(program: str) -> Iterator[None]:
             yield
     except SystemExit as end:
         if isinstance(end.code, str):  # one_sentence's
-            raise UserError(end.code.split("error: ", 1)[-1]) from None
+            raise UserError(end.code.removeprefix(PLUGIN_SAYS)) from None
         if end.code == 0:
             raise
         last = said.getvalue().strip().split("\n")[-1]
@@ -77,6 +79,13 @@ def check_choice(option: str, value: str, allowed: Collection[str]) -> str:
     if value not in allowed:
         raise UserError(f"{option} is {value}, but must be one of {', '.join(allowed)}")
     return value
+
+
+def check_flags(flags: Iterable[str], refused: Collection[str], advice: str) -> None:
+    """:class:`UserError` if one of ``flags``, typed after --, is one of ``refused``."""
+    for name in (flag.split("=")[0] for flag in flags):
+        if name in refused:
+            raise UserError(f"{name} stands after --, which is not taken there: {advice}")
 
 
 def check_data(data: Path) -> Path:

@@ -24,6 +24,7 @@ from naive import EOS, PAD, WORDS
 
 import gift_fairseq.tasks.gift_translation  # noqa: F401  registers the task, as --user-dir does
 from gift_fairseq import cli
+from gift_fairseq.training.launch import Machine
 
 ROOT = Path(__file__).parent.parent
 PLUGIN = ROOT / "gift_fairseq"
@@ -31,6 +32,10 @@ TRANSFORMER = (
     "--arch transformer_wmt_en_de --encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 16 --decoder-embed-dim 16 "
     "--encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 --encoder-attention-heads 2 --decoder-attention-heads 2"
 )
+MACHINE = Machine(
+    patience=0, average=0, precision="fp32", seed=1, gpus=1, on_cpu=True, nodes=1, node_rank=0, master=None,
+    tensorboard=False, wandb=None,
+)  # fmt: skip
 ARCHITECTURES = {
     "transformer_wmt_en_de": TRANSFORMER,
     "transformer_align": TRANSFORMER.replace("transformer_wmt_en_de", "transformer_align"),

@@ -58,8 +58,7 @@ def parse(arguments: List[str]) -> argparse.Namespace:
     parser.add_argument(
         "--selection-seeds", type=shared.whole(1), default=2, metavar="N", help="so many of them, the first, choose"
     )
-    shared.add_lr_of_finetuning(parser)
-    parser.add_argument("--updates", type=shared.whole(1), default=1200, metavar="N", help="of every fine-tuning")
+    shared.add_rate_and_updates(parser)
     parser.add_argument(
         "--jobs",
         type=shared.whole(1),

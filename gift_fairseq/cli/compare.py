@@ -30,8 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     shared.add_from(parser, "RUN/checkpoints/FILE.pt, the checkpoint to start from; the baseline of the report")
     shared.add_out(parser, "where everything goes")
     shared.add_same_time(parser)
-    shared.add_lr_of_finetuning(parser)
-    parser.add_argument("--updates", type=shared.whole(1), default=1200, metavar="N", help="of every fine-tuning")
+    shared.add_rate_and_updates(parser)
     parser.add_argument(
         "--seeds", type=shared.whole_numbers, default="1", metavar='"N..."', help="every fine-tuning is made with each"
     )

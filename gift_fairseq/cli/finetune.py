@@ -51,8 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-control", action="store_true", help="train no control")
     shared.add_same_time(parser)
-    shared.add_lr_of_finetuning(parser)
-    parser.add_argument("--updates", type=shared.whole(1), default=1200, metavar="N", help="updates to make")
+    shared.add_rate_and_updates(parser)
     shared.add_training(parser)
     shared.add_dry_run(parser)
 

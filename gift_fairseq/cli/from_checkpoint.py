@@ -15,7 +15,7 @@ from gift_fairseq.errors import UserError, option
 from gift_fairseq.io import say
 from gift_fairseq.own_translations.origin import Origin
 from gift_fairseq.runs import RunFolder
-from gift_fairseq.training.launch import Machine, Training, check_flags, typed_options
+from gift_fairseq.training.launch import Machine, Training, check_training_flags, typed_options
 from gift_fairseq.training.log import Log
 
 WARMUP = 20  # updates; at most a fifth of all
@@ -62,7 +62,7 @@ class Start:
         """
         from gift_fairseq.checkpoints.flags import flags_of
 
-        check_flags(flags)
+        check_training_flags(flags)
         found = flags_of(str(options.start), options.data)
         found += ["--lr", f"{options.lr:g}"] if options.lr else []
         origin = Origin.of(options.data)

@@ -106,13 +106,15 @@ def add_from(
     parser.add_argument("--from", required=True, type=Path, dest="start", metavar="FILE", help=what)
 
 
-def add_lr_of_finetuning(parser: argparse.ArgumentParser) -> None:
+def add_rate_and_updates(parser: argparse.ArgumentParser) -> None:
+    """Of a fine-tuning."""
     parser.add_argument(
         "--lr",
         type=number_above(0),
         metavar="X",
         help="peak learning rate; default: 0.3 of the peak that the checkpoint was trained with",
     )
+    parser.add_argument("--updates", type=whole(1), default=1200, metavar="N", help="updates of a fine-tuning")
 
 
 def add_same_time(parser: argparse.ArgumentParser) -> None:

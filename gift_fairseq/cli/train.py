@@ -9,7 +9,7 @@ from typing import List
 
 from gift_fairseq.cli import options as shared
 from gift_fairseq.errors import UserError, check_data
-from gift_fairseq.training.launch import Machine, Training, check_flags
+from gift_fairseq.training.launch import Machine, Training, check_training_flags
 
 FLAGS_OF = "fairseq-train"
 
@@ -42,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, flags: List[str]) -> None:
     check_data(options.data)
-    check_flags(flags)
+    check_training_flags(flags)
     _check_criterion(options.criterion)
     words = ["--arch", options.arch, "--criterion", options.criterion, "--label-smoothing", "0.1"]
     words += ["--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--lr", f"{options.lr:g}"]

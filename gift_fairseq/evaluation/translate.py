@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from gift_fairseq.checkpoints.files import check_checkpoint
 from gift_fairseq.data.segmentation import Segmentation, Segmenter
-from gift_fairseq.errors import UserError, fairseq_reads
+from gift_fairseq.errors import UserError, check_flags, fairseq_reads
 from gift_fairseq.io import progress
 from gift_fairseq.tasks import gift_translation  # noqa: F401  registers the task
 
@@ -61,9 +61,7 @@ class Translator:
     """
 
     def __init__(self, data: Path, checkpoint: Path, flags: Sequence[str] = (), option: str = "CHECKPOINT"):
-        for name in (flag.split("=")[0] for flag in flags):
-            if name in REFUSED:
-                raise UserError(f"{name} stands after --, which is not taken there: use fairseq-generate itself")
+        check_flags(flags, REFUSED, "use fairseq-generate itself")
         self.checkpoint, pair = checkpoint, Segmentation.read(data)
         self.source, self.target = Segmenter(data, pair.src), Segmenter(data, pair.tgt)
         # a product that fconv makes of one beam size alone would be wrong for another

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from gift_fairseq import runs
-from gift_fairseq.errors import UserError, fairseq_reads
+from gift_fairseq.errors import PLUGIN_SAYS, UserError, check_flags, fairseq_reads
 from gift_fairseq.io import progress, quiet, say
 from gift_fairseq.training.log import Log
 
@@ -34,7 +34,6 @@ ONE_AT_A_TIME = threading.Lock()  # of what changes the whole process, where tra
 # on a CPU glibc hands the memory of every large tensor back to the system, which clears it again, page by page, for the
 # next one; these keep it in the process (older ones refuse a mmap threshold above 32 MiB)
 KEEPING_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
-PLUGIN_SAYS = "gift_fairseq: error: "  # errors.one_sentence, in fairseq's process
 DISK_FULL = ("No space left on device", "File too large", "Disk quota exceeded")
 
 
@@ -51,11 +50,9 @@ def processes_of(options: argparse.Namespace) -> Tuple[int, int]:
     return gpus, devices
 
 
-def check_flags(flags: Iterable[str]) -> None:
+def check_training_flags(flags: Iterable[str]) -> None:
     """:class:`UserError` if one of ``flags``, typed after --, is in :data:`SET_HERE`."""
-    for name in (flag.split("=")[0] for flag in flags):
-        if name in SET_HERE:
-            raise UserError(f"{name} stands after --, which is not taken there: gift sets it itself")
+    check_flags(flags, SET_HERE, "gift sets it itself")
 
 
 @dataclass(frozen=True)
@@ -214,7 +211,7 @@ class Training:
                 raise UserError(f"a checkpoint cannot be written to {run.checkpoints}: {reason}")
         last = [line for line in said.splitlines() if line.strip()][-3:]
         if last and last[-1].startswith(PLUGIN_SAYS):
-            raise UserError(last[-1][len(PLUGIN_SAYS) :])
+            raise UserError(last[-1].removeprefix(PLUGIN_SAYS))
         print(*last, sep="\n", file=sys.stderr)
         raise UserError(f"fairseq-train failed with status {process.returncode}; see {run.stderr_file}")
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import MACHINE
 from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.optim import build_optimizer
@@ -17,9 +18,6 @@ from gift_fairseq.cli import finetune, from_checkpoint
 from gift_fairseq.errors import UserError
 from gift_fairseq.own_translations.origin import Origin
 from gift_fairseq.training import launch
-
-MACHINE = SimpleNamespace(patience=0, average=0, precision="fp32", seed=1, on_cpu=True, node_rank=0, gpus=1, nodes=1)
-MACHINE.tensorboard = MACHINE.wandb = None
 
 
 def start_of(data, updates, flags=()):
@@ -85,7 +83,7 @@ def test_dropout_is_off_where_the_model_hardly_overfits(tmp_path, gap, dropout):
 
 def test_the_second_machine_trains_the_control_and_then_the_strategy(tmp_path, monkeypatch):
     """It ends early only where a training fails."""
-    machine = SimpleNamespace(**{**vars(MACHINE), "nodes": 2, "node_rank": 1, "master": "127.0.0.1:1"})
+    machine = replace(MACHINE, nodes=2, node_rank=1, master="127.0.0.1:1")
     started, statuses = [], iter([0, 3])
     monkeypatch.setattr(launch, "located", lambda words: started.append(words) or words)
     monkeypatch.setattr(subprocess, "call", lambda words, env: next(statuses))

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import TRANSFORMER, error_of, fairseq_train
+from conftest import MACHINE, TRANSFORMER, error_of, fairseq_train
 from fairseq import checkpoint_utils
 
 from gift_fairseq import runs
@@ -15,12 +15,6 @@ from gift_fairseq.data.binarized import TextWriter, task_of
 from gift_fairseq.errors import UserError
 from gift_fairseq.evaluation import overfitting
 from gift_fairseq.evaluation.overfitting import Overfitting
-from gift_fairseq.training.launch import Machine
-
-MACHINE = Machine(
-    patience=0, average=0, precision="fp32", seed=1, gpus=1, on_cpu=True, nodes=1, node_rank=0, master=None,
-    tensorboard=False, wandb=None,
-)  # fmt: skip
 
 
 def trained(data, folder, updates):
@@ -169,9 +163,11 @@ def write_empty(data, split):
 def test_without_a_training_set_it_is_said_so(checkpoint, binarized, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(binarized, data, ignore=shutil.ignore_patterns("train.*"))
-    given = ("--from", checkpoint, "--data", data, "--out", tmp_path / "new")
+    given = ("--from", checkpoint, "--data", data, "--out")
     for sentence in ("which has no split 'train'", "whose split 'train' is empty"):
-        for command in ("finetune --strategy standard", "finetune --strategy distillation", "candidates"):
-            assert f"--data is {data}, {sentence}" in error_of(*command.split(), *given)
+        for strategy in ("standard", "distillation"):
+            said = error_of("finetune", "--strategy", strategy, *given, tmp_path / "new")
+            assert f"--data is {data}, {sentence}" in said and not (tmp_path / "new").exists()
+        assert f"--data is {data}, {sentence}" in error_of("candidates", *given, tmp_path / "own")
         write_empty(data, "train")
-    assert not (tmp_path / "new" / "data").exists()
+    assert not (tmp_path / "own" / "data").exists()
