@@ -159,12 +159,16 @@ def begin(out: Path, record: Mapping[str, Any]) -> Iterator[Begun]:
             raise
 
 
-def check_data_replaceable(out: Path, command: str, stage: str) -> None:
-    """:class:`UserError` if ``out``/data is there, which ``command`` replaces after ``stage``, and is not its own."""
+def check_replaceable(out: Path, names: Sequence[str], command: str, stage: str) -> None:
+    """:class:`UserError` if one of ``names`` is in ``out``, which ``command`` replaces, and is not its own.
+
+    It is if ``command`` began ``out``, or has finished ``stage`` there.
+    """
     run = RunFolder(out)
-    if (out / "data").exists() and not (run.record().get("command") == command or run.is_done(stage)):
+    there = [out / name for name in names if (out / name).exists()]
+    if there and not (run.record().get("command") == command or run.is_done(stage)):
         raise UserError(
-            f"--out is {out}, but {out / 'data'} is there and was not made by gift {command}: choose another folder"
+            f"--out is {out}, but {there[0]} is there and was not made by gift {command}: choose another folder"
         )
 
 

@@ -71,6 +71,8 @@ def snapshots(folder: Path) -> List[Path]:
 
 
 def write_average(paths: List[Path], out: Path) -> None:
-    """The mean of ``paths`` as the checkpoint ``out``; see :func:`average`."""
+    """The mean of ``paths`` as the checkpoint ``out``, another file; see :func:`average`."""
+    if out.exists() and any(out.samefile(path) for path in paths if path.exists()):
+        raise UserError(f"--out is {out}, which is one of the checkpoints that are averaged: give another file")
     with torch.no_grad():
         write_checkpoint(average(paths), str(out))

@@ -117,9 +117,7 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
     what = proposing_of(options)
     settings = runs.settings_of(options, ["out", "gpus", *CHOOSING])
     hypotheses, data = options.out / "hypotheses", options.out / "data"
-    if data.resolve() == what.data:
-        raise UserError(f"--out is {options.out}, whose folder data is --data: choose another folder")
-    runs.check_data_replaceable(options.out, "candidates", "translate")
+    runs.check_replaceable(options.out, ["data"], "candidates", "translate")
     with runs.begin(options.out, {"command": "candidates", "settings": settings, **runs.provenance()}) as begun:
         begun.stage(
             "translate", lambda: propose.propose(what, hypotheses, options.max_tokens, options.sentences, processes)

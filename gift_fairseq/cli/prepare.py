@@ -103,7 +103,7 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
     if options.dry_run:
         print(shlex.join(words))
         return
-    runs.check_data_replaceable(options.out, "prepare", "apply")
+    runs.check_replaceable(options.out, ["clean", "pieces", "data"], "prepare", "apply")
     settings = runs.settings_of(options, ["out", "workers", "dry_run"])
     settings.update(test=[str(prefix.resolve()) for prefix in options.test], flags=flags)
     with runs.begin(options.out, {"command": "prepare", "settings": settings, **runs.provenance()}) as begun:

@@ -48,6 +48,9 @@ def test_average_by_hand(tmp_path):
     assert "but with --last it must be one folder" in error_of("average", "--last", 2, "--out", tmp_path / "x.pt", one)
     gift("average", "--out", tmp_path / "both.pt", one, two)
     assert torch.load(tmp_path / "both.pt")["model"]["w"].tolist() == [2.5, 1.0]
+    before = two.read_bytes()
+    assert f"--out is {two}, which is one of the checkpoints" in error_of("average", "--out", two, one, two)
+    assert two.read_bytes() == before
 
 
 @pytest.mark.parametrize(

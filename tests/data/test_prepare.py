@@ -284,14 +284,15 @@ def test_the_command_of_fairseq_is_printed_and_nothing_is_done(corpus, tmp_path,
     assert parsed.srcdict == str(out / "dictionary.txt") and not out.exists()
 
 
-def test_data_that_it_did_not_make_stays(corpus, tmp_path, monkeypatch):
+@pytest.mark.parametrize("folder", ["clean", "pieces", "data"])
+def test_data_that_it_did_not_make_stays(corpus, tmp_path, monkeypatch, folder):
     """Refused before anything starts, and again; what an interrupted run has made is its own."""
-    write(tmp_path / "data", "train", PAIRS)
+    write(tmp_path / folder, "train", PAIRS)
     monkeypatch.chdir(tmp_path)
-    sentence = "--out is ., but data is there and was not made by gift prepare: choose another folder"
+    sentence = f"--out is ., but {folder} is there and was not made by gift prepare: choose another folder"
     for _ in range(2):
         assert sentence in error_of("prepare", *splits(corpus), "--out", ".")
-    assert {path.name for path in (tmp_path / "data").iterdir()} == {"train.en", "train.de"}
+    assert {path.name for path in (tmp_path / folder).iterdir()} == {"train.en", "train.de"}
     assert not (tmp_path / "run.json").exists() and not (tmp_path / "done").exists()
 
 
