@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Multi30k English-German: the results table of README.md beside this file, from the raw files.
+# Multi30k English-German, from the raw files to a report: the first sections of README.md beside this file.
 #
 #   bash examples/multi30k/run.sh --raw DIR [OPTIONS] [-- FLAGS OF FAIRSEQ-TRAIN FOR ALL RUNS]
 #

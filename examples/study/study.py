@@ -39,7 +39,7 @@ def parse(arguments: List[str]) -> argparse.Namespace:
     parser = shared.Parser(
         prog="python examples/study/study.py",
         description=__doc__,
-        epilog="What follows -- goes to fairseq-train, for all fine-tunings.",
+        epilog="Arguments after -- are passed to fairseq-train, for all fine-tunings.",
     )
     shared.add_data(parser)
     shared.add_from(parser, "RUN/checkpoints/FILE.pt, the checkpoint to start from; the baseline of the report")

@@ -74,7 +74,7 @@ def parser_of(name: str) -> Parser:
     """The parser of the options of a command, its help the module's docstring."""
     module = module_of(name)
     flags_of = getattr(module, "FLAGS_OF", None)
-    epilog = f"What follows -- goes to {flags_of}." if flags_of else None
+    epilog = f"Arguments after -- are passed to {flags_of}." if flags_of else None
     parser = Parser(prog=f"gift {name}", description=module.__doc__, epilog=epilog)
     module.add_options(parser)
     return parser

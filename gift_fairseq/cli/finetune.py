@@ -2,11 +2,12 @@
 
 The default strategy is weighted. It takes the time of plain updates (standard). Where the model did not overfit, greedy
 search gained about half a point of BLEU over plain updates without dropout, and one to two points over those with
-dropout. The model forgets more of its earlier training text than without dropout alone.
+dropout. On text of another kind (captions) it forgets more of its earlier training text than plain updates without
+dropout do.
 
 distillation needs translations of the training text by the checkpoint, which should be adapted to that text already. If
---data has none, finetune makes them first, by a beam, in OUT/candidates. It translates as many sentences as the
-training will read translations, at most the whole training set. This may take longer than the updates.
+--data has none, finetune makes them first, by a beam, in OUT/candidates, by default of as many sentences as the updates
+will read, at most of the whole training set. This may take longer than the updates.
 
 Architecture, label smoothing, Adam's settings, the tokens in a batch of one GPU and --update-freq are the checkpoint's.
 Dropout (also of attention and activations) is 0, for the control too, unless the model overfits: where its NLL on
@@ -38,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="weighted",
         metavar="S",
         help=f"{', '.join(shared.STRATEGIES)}; with its flags in the same argument: 'recurrent --gold-ratio 0.5'; "
-        "those of distillation are gift candidates', and --margin and --margin-weight",
+        "distillation also takes the options of gift candidates, --margin and --margin-weight",
     )
     shared.add_from(parser)
     shared.add_data(parser, "data made with the checkpoint's dictionaries")

@@ -197,7 +197,10 @@ def add_evaluated(parser: argparse.ArgumentParser) -> None:
     """What evaluate and exposure have in common."""
     parser.add_argument("--testset", metavar="NAME,...", help="test sets, or valid; default: all test sets")
     parser.add_argument(
-        "--out", type=Path, metavar="RUN", help="where it goes; default: the folder of the run, RUN/checkpoints/FILE.pt"
+        "--out",
+        type=Path,
+        metavar="RUN",
+        help="where it goes; default: RUN, where the checkpoint is RUN/checkpoints/FILE.pt",
     )
     parser.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT", help="RUN/checkpoints/FILE.pt")
 

@@ -15,6 +15,11 @@ SMALLER = {
     "--updates 20000 --patience 10": "--updates 6 --patience 10 --warmup 4",
     "-- --share-all-embeddings": f"-- --share-all-embeddings {TINY}",
     '--out "$OUT"\n': '--out "$OUT" --updates 2 -- --num-workers 0\n',
+    "CHECKPOINT=model.pt DICTIONARY=dict.en.txt SUBWORDS=sentencepiece.model TEXT=runs/mine OUT=runs/adapted": (
+        'DICTIONARY="$OUT/prepared/data/dict.en.txt" SUBWORDS="$OUT/prepared/data/subwords.model" TEXT="$OUT"\n'
+        'CHECKPOINT="$OUT/runs/baseline/checkpoints/checkpoint_best.pt" OUT="$HERE/adapted"'
+    ),
+    '--out "$OUT/runs/weighted"\n': '--out "$OUT/runs/weighted" --updates 2 -- --num-workers 0\n',
 }
 
 
@@ -38,3 +43,6 @@ def test_the_lines_of_the_page(tmp_path):
     assert len((out / "translated.de").read_text().splitlines()) == 8
     scores = json.loads((out / "runs" / "recurrent" / "scores.json").read_text())
     assert scores["test.beam5"]["sentences"] == 8
+    for run in ("standard", "weighted"):
+        scores = json.loads((tmp_path / "adapted" / "runs" / run / "scores.json").read_text())
+        assert {name: score["sentences"] for name, score in scores.items()} == {"test.beam5": 8, "test.greedy": 8}
