@@ -31,6 +31,12 @@ def check_autoregressive(model: nn.Module) -> None:
         raise UserError(f"--arch gave a {name}, which {reason}: use an autoregressive encoder-decoder")
 
 
+def check_one_softmax(decoder: nn.Module) -> None:
+    """:class:`UserError` if ``decoder`` has an adaptive softmax: its log-probabilities have no gradient in fairseq."""
+    if getattr(decoder, "adaptive_softmax", None) is not None:
+        raise UserError("--adaptive-softmax-cutoff is given, but label smoothing needs one softmax: leave it out")
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """``model`` without what fairseq wraps around it for several workers, two modules deep."""
     while isinstance(getattr(model, "module", None), nn.Module):

@@ -1,20 +1,12 @@
 """auxiliary: first-token prediction beside the maximum-likelihood objective."""
 
-from dataclasses import dataclass
-
 from fairseq.criterions import register_criterion
-from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterionConfig
 
 from gift_fairseq.criterions.base import GiftCriterion
 from gift_fairseq.objectives.gold import FirstTokenFlags, FirstTokenTargets
 
 
-@dataclass
-class AuxiliaryConfig(FirstTokenFlags, LabelSmoothedCrossEntropyCriterionConfig):
-    pass
-
-
-@register_criterion("gift_auxiliary", dataclass=AuxiliaryConfig)
+@register_criterion("gift_auxiliary", dataclass=FirstTokenFlags)
 class AuxiliaryCriterion(GiftCriterion):
     """``(1 - a) sum_t l(x)[b, t] + a n_b l(x)[b, 0]`` per sentence b: gold prefixes, first-token targets.
 
@@ -24,6 +16,4 @@ class AuxiliaryCriterion(GiftCriterion):
 
     def __init__(self, cfg, task):
         super().__init__(cfg, task)
-        self.objective = FirstTokenTargets(
-            cfg, cfg.label_smoothing, self.symbols, cfg.report_accuracy, cfg.sentence_avg
-        )
+        self.objective = FirstTokenTargets(cfg, self.symbols)

@@ -16,7 +16,7 @@ from gift_fairseq.objectives.objective import Objective, Terms
 from gift_fairseq.objectives.regularisation import Regularisation, RegularisationFlags
 from gift_fairseq.prefixes import tensors
 from gift_fairseq.prefixes.source import Decoding, Prefixes, PrefixSource, Symbols
-from gift_fairseq.substitution import check_autoregressive, decoder_reads, encoder_rows
+from gift_fairseq.substitution import check_autoregressive, check_one_softmax, decoder_reads, encoder_rows
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +53,9 @@ class GiftCriterion(LabelSmoothedCrossEntropyCriterion):
             raise UserError("--left-pad-target is True, but targets must be padded on the right: leave it False")
         super().__init__(task, cfg.sentence_avg, cfg.label_smoothing, cfg.ignore_prefix_size, cfg.report_accuracy)
         self.symbols = Symbols.of(task.target_dictionary, cfg.ignore_prefix_size)
-        self.gold_targets: Objective = GoldTargets(cfg.label_smoothing, self.symbols, cfg.report_accuracy)
+        self.gold_targets = GoldTargets(cfg, self.symbols)
         self.source: Optional[PrefixSource] = None
-        self.objective = self.gold_targets
+        self.objective: Objective = self.gold_targets
         self.encodes_twice = False
         self._update_num: Optional[int] = None
         self._said_who_counts = False
@@ -111,6 +111,8 @@ class GiftCriterion(LabelSmoothedCrossEntropyCriterion):
         ``reduce`` is fairseq's: False leaves the losses of gold inputs apart, a token each.
         """
         check_autoregressive(model)
+        if model.training:
+            check_one_softmax(model.decoder)
         sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
         if not model.training:
             terms = self._after_gold(model, sample, self.gold_targets, reduce)
@@ -156,9 +158,11 @@ class GiftCriterion(LabelSmoothedCrossEntropyCriterion):
         log.update(objective_log)
         others = torch.zeros_like(loss)
         if needs_gold:
-            gold = self.gold_targets(gold_lprobs, Prefixes(prefixes.inputs, target, None, {}), None, target)
-            others = others + self.mle_weight * gold.loss
-            log.update(gold_nll_loss=gold.nll.detach(), gold_ntokens=sample["ntokens"])
+            ignored = self.symbols.ignored
+            gold_loss, gold_nll = self.gold_targets.losses(gold_lprobs[:, ignored:], target[:, ignored:])
+            if self.mle_weight > 0:
+                others = others + self.mle_weight * gold_loss
+            log.update(gold_nll_loss=gold_nll.detach(), gold_ntokens=sample["ntokens"])
         if self.regularisation.weight > 0:
             distance = self.regularisation.distance(model, sample, gold_lprobs, sample_size)
             others = others + self.regularisation.weight * distance

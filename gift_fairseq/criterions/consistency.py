@@ -34,7 +34,5 @@ class ConsistencyCriterion(GiftCriterion):
     def __init__(self, cfg, task):
         super().__init__(cfg, task)
         source = SecondPass(cfg, self.symbols)
-        targets = ConsistencyTargets(
-            lambda: source.weight.ratio(self.update_num()), cfg.label_smoothing, self.symbols, cfg.report_accuracy
-        )
+        targets = ConsistencyTargets(cfg, self.symbols, lambda: source.weight.ratio(self.update_num()))
         self.train_on(source, targets, MixFlags(mle_weight=0.5), encodes_twice=not cfg.share_encoder)

@@ -1,11 +1,9 @@
 """distillation: gold pairs and the model's own translations, as training text."""
 
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from fairseq.criterions import register_criterion
-from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterionConfig
 from fairseq.utils import split_paths
 
 from gift_fairseq.criterions.base import GiftCriterion
@@ -14,12 +12,7 @@ from gift_fairseq.objectives.margin import MarginFlags, MarginTargets
 from gift_fairseq.own_translations.origin import Origin
 
 
-@dataclass
-class DistillationConfig(MarginFlags, LabelSmoothedCrossEntropyCriterionConfig):
-    pass
-
-
-@register_criterion("gift_distillation", dataclass=DistillationConfig)
+@register_criterion("gift_distillation", dataclass=MarginFlags)
 class DistillationCriterion(GiftCriterion):
     """Teacher forcing on gold translations by cross-entropy, on the model's own hypotheses by a margin loss.
 
@@ -31,7 +24,7 @@ class DistillationCriterion(GiftCriterion):
 
     def __init__(self, cfg, task):
         super().__init__(cfg, task)
-        self.objective = MarginTargets(cfg, cfg.label_smoothing, self.symbols, cfg.report_accuracy)
+        self.objective = MarginTargets(cfg, self.symbols)
         self.data = task.cfg.data
 
     @cached_property

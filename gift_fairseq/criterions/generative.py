@@ -45,7 +45,7 @@ class GenerativeCriterion(GiftCriterion):
     def __init__(self, cfg, task):
         super().__init__(cfg, task)
         generation = generation_of(cfg)
-        targets = token_targets(cfg, cfg.label_smoothing, self.symbols, cfg.report_accuracy, (*TARGETS, "best"))
+        targets = token_targets(cfg, self.symbols, (*TARGETS, "best"))
         if cfg.rollout_cuda_graphs and (cfg.choose == "sample" or cfg.targets != "gold"):
             raise UserError(
                 "--rollout-cuda-graphs is given, but graphs repeat an argmax to a known length: leave out --choose "

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from fairseq.criterions import register_criterion
-from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterionConfig
 
 from gift_fairseq.criterions.base import GiftCriterion, MixFlags
 from gift_fairseq.objectives.oracle import TargetFlags, token_targets
@@ -12,7 +11,7 @@ from gift_fairseq.prefixes.source import SamplingFlags, generation_of
 
 
 @dataclass
-class RecurrentConfig(ScheduledFlags, SamplingFlags, TargetFlags, MixFlags, LabelSmoothedCrossEntropyCriterionConfig):
+class RecurrentConfig(ScheduledFlags, SamplingFlags, MixFlags, TargetFlags):
     pass
 
 
@@ -25,5 +24,5 @@ class RecurrentCriterion(GiftCriterion):
 
     def __init__(self, cfg, task):
         super().__init__(cfg, task)
-        targets = token_targets(cfg, cfg.label_smoothing, self.symbols, cfg.report_accuracy)
-        self.train_on(ScheduledPrefixes(cfg, self.symbols, generation_of(cfg)), targets, cfg)
+        source = ScheduledPrefixes(cfg, self.symbols, generation_of(cfg))
+        self.train_on(source, token_targets(cfg, self.symbols), cfg)

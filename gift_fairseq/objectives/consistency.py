@@ -3,6 +3,7 @@
 from typing import Callable, Optional, Tuple
 
 import torch
+from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterionConfig
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -58,8 +59,8 @@ class ConsistencyTargets(GoldTargets):
 
     needs_gold = True
 
-    def __init__(self, weight: Callable[[], float], smoothing: float, symbols: Symbols, report_accuracy: bool):
-        super().__init__(smoothing, symbols, report_accuracy)
+    def __init__(self, cfg: LabelSmoothedCrossEntropyCriterionConfig, symbols: Symbols, weight: Callable[[], float]):
+        super().__init__(cfg, symbols)
         self.weight = weight
 
     def __call__(self, lprobs: Tensor, prefixes: Prefixes, gold_lprobs: Optional[Tensor], target: Tensor) -> Terms:

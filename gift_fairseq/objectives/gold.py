@@ -1,11 +1,13 @@
 """Gold targets: label-smoothed cross-entropy of the gold token of each position, whatever the prefix."""
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
 import torch
-from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
-from fairseq.dataclass import FairseqDataclass
+from fairseq.criterions.label_smoothed_cross_entropy import (
+    LabelSmoothedCrossEntropyCriterionConfig,
+    label_smoothed_nll_loss,
+)
 from torch import Tensor
 
 from gift_fairseq import metrics
@@ -43,18 +45,20 @@ def first_token_weights(
     return weights
 
 
-def accuracy_log(lprobs: Tensor, target: Tensor, padding_idx: int, all_tokens: bool) -> Dict[str, Any]:
+def accuracy_log(
+    lprobs: Tensor, scored: Tensor, is_right: Callable[[Tensor], Tensor], all_tokens: bool
+) -> Dict[str, Any]:
     """How many first tokens there are and were predicted right; with ``all_tokens`` also of all.
 
-    ``lprobs`` (B, T, V), ``target`` (B, T), both without the ignored prefix.
+    ``lprobs`` (B, T, V) and ``scored`` (B, T), True where a loss is taken, are without the ignored prefix. Of tokens
+    (B, n) at the first n positions ``is_right`` says which are right (B, n).
     """
-    first = target[:, :1].ne(padding_idx)
-    log = {"n_first": first.sum()}
-    log["n_first_right"] = (lprobs[:, :1].argmax(-1).eq(target[:, :1]) & first).sum()
+    looked_at = slice(None) if all_tokens else slice(1)  # the argmax over the vocabulary takes time
+    scored = scored[:, looked_at]
+    right = is_right(lprobs[:, looked_at].argmax(-1)) & scored
+    log = {"n_first": scored[:, :1].sum(), "n_first_right": right[:, :1].sum()}
     if all_tokens:
-        scored = target.ne(padding_idx)
-        log["total"] = scored.sum()
-        log["n_correct"] = (lprobs.argmax(-1).eq(target) & scored).sum()
+        log.update(total=scored.sum(), n_correct=right.sum())
     return log
 
 
@@ -63,25 +67,30 @@ class GoldTargets:
 
     needs_gold = False
 
-    def __init__(self, smoothing: float, symbols: Symbols, report_accuracy: bool):
-        self.smoothing, self.symbols, self.report_accuracy = smoothing, symbols, report_accuracy
+    def __init__(self, cfg: LabelSmoothedCrossEntropyCriterionConfig, symbols: Symbols):
+        self.smoothing, self.report_accuracy = cfg.label_smoothing, cfg.report_accuracy
+        self.symbols = symbols
 
     def __call__(
         self, lprobs: Tensor, prefixes: Prefixes, gold_lprobs: Optional[Tensor], target: Tensor, reduce: bool = True
     ) -> Terms:
         """``reduce`` is fairseq's: False leaves the losses of tokens apart."""
-        ignored, pad = self.symbols.ignored, self.symbols.pad
+        ignored = self.symbols.ignored
         lprobs, tokens = lprobs[:, ignored:], prefixes.next_tokens[:, ignored:]
-        log = accuracy_log(lprobs.detach(), tokens, pad, self.report_accuracy)
+
+        def is_right(predicted: Tensor) -> Tensor:
+            return predicted.eq(tokens[:, : predicted.size(1)])
+
+        log = accuracy_log(lprobs.detach(), tokens.ne(self.symbols.pad), is_right, self.report_accuracy)
         return Terms(*self.losses(lprobs, tokens, reduce), log)
 
-    def losses(self, lprobs: Tensor, tokens: Tensor, reduce: bool) -> Tuple[Tensor, Tensor]:
+    def losses(self, lprobs: Tensor, tokens: Tensor, reduce: bool = True) -> Tuple[Tensor, Tensor]:
         """As :func:`label_smoothed`, without the ignored prefix."""
         return label_smoothed(lprobs, tokens, self.smoothing, self.symbols.pad, reduce)
 
 
 @dataclass
-class FirstTokenFlags(FairseqDataclass):
+class FirstTokenFlags(LabelSmoothedCrossEntropyCriterionConfig):
     auxiliary_ratio: float = field(
         default=0.1,
         metadata={
@@ -98,12 +107,12 @@ class FirstTokenTargets(GoldTargets):
     is the first scored one, position N.
     """
 
-    def __init__(self, cfg: FirstTokenFlags, smoothing: float, symbols: Symbols, report_accuracy: bool, per_sentence):
-        super().__init__(smoothing, symbols, report_accuracy)
+    def __init__(self, cfg: FirstTokenFlags, symbols: Symbols):
+        super().__init__(cfg, symbols)
         self.ratio = check_ratio("--auxiliary-ratio", cfg.auxiliary_ratio)
-        self.per_sentence = per_sentence
+        self.per_sentence = cfg.sentence_avg
 
-    def losses(self, lprobs: Tensor, tokens: Tensor, reduce: bool) -> Tuple[Tensor, Tensor]:
+    def losses(self, lprobs: Tensor, tokens: Tensor, reduce: bool = True) -> Tuple[Tensor, Tensor]:
         if self.ratio == 0:  # to the bit what the control descends
             return super().losses(lprobs, tokens, reduce)
         loss, nll = super().losses(lprobs, tokens, reduce=False)

@@ -4,20 +4,21 @@ from dataclasses import dataclass, field
 from typing import Optional, Tuple
 
 import torch
-from fairseq.dataclass import FairseqDataclass
+from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterionConfig
 from torch import Tensor
 
 from gift_fairseq import metrics
-from gift_fairseq.errors import check_above, check_at_least
+from gift_fairseq.errors import UserError, check_above, check_at_least
 from gift_fairseq.objectives.gold import GoldTargets
 from gift_fairseq.objectives.objective import Terms
 from gift_fairseq.prefixes.source import Prefixes, Symbols
 
+MARGIN_WEIGHT = 2.0
 metrics.ratio("lacking_margin", "margin_lacking", "n_margin", "mean shortfall of own tokens from --margin, nats")
 
 
 @dataclass
-class MarginFlags(FairseqDataclass):
+class MarginFlags(LabelSmoothedCrossEntropyCriterionConfig):
     margin: float = field(
         default=1.0,
         metadata={
@@ -26,13 +27,16 @@ class MarginFlags(FairseqDataclass):
         },
     )
     margin_weight: float = field(
-        default=2.0, metadata={"help": "factor of the losses of --margin, above 0; default: 2"}
+        default=MARGIN_WEIGHT, metadata={"help": "factor of the losses of --margin, above 0; default: 2"}
     )
 
 
 def checked(cfg: MarginFlags) -> Tuple[float, float]:
     """Margin and weight; :class:`~gift_fairseq.errors.UserError` if one has no meaning."""
-    return check_at_least("--margin", cfg.margin, 0), check_above("--margin-weight", cfg.margin_weight, 0)
+    margin, weight = check_at_least("--margin", cfg.margin, 0), check_above("--margin-weight", cfg.margin_weight, 0)
+    if margin == 0 and weight != MARGIN_WEIGHT:
+        raise UserError(f"--margin-weight is {weight:g}, but with --margin 0 there is no margin: leave it out")
+    return margin, weight
 
 
 def lacking(lprobs: Tensor, tokens: Tensor, rows: Tensor, margin: float) -> Tensor:
@@ -59,8 +63,8 @@ class MarginTargets(GoldTargets):
     Discriminative Approach to Machine Translation), who update a perceptron by whole sentences.
     """
 
-    def __init__(self, cfg: MarginFlags, smoothing: float, symbols: Symbols, report_accuracy: bool):
-        super().__init__(smoothing, symbols, report_accuracy)
+    def __init__(self, cfg: MarginFlags, symbols: Symbols):
+        super().__init__(cfg, symbols)
         self.margin, self.weight = checked(cfg)
 
     def __call__(

@@ -15,16 +15,16 @@ pure functions on any device, without a (B, T, V) tensor of their own; :func:`lo
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, Optional, Tuple
+from typing import Optional, Sequence, Tuple
 
 import torch
-from fairseq.dataclass import FairseqDataclass
+from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterionConfig
 from torch import Tensor
 
 from gift_fairseq import metrics
 from gift_fairseq.errors import UserError, check_choice
-from gift_fairseq.objectives.gold import GoldTargets
-from gift_fairseq.objectives.objective import Terms
+from gift_fairseq.objectives.gold import GoldTargets, accuracy_log
+from gift_fairseq.objectives.objective import Objective, Terms
 from gift_fairseq.prefixes.source import Prefixes, Symbols
 
 metrics.ratio("right_tokens", "n_right_tokens", "n_oracle", "oracle-optimal tokens at a position, on average")
@@ -101,7 +101,7 @@ WEIGHTS = ("uniform", "model")
 
 
 @dataclass
-class TargetFlags(FairseqDataclass):
+class TargetFlags(LabelSmoothedCrossEntropyCriterionConfig):
     targets: str = field(
         default="gold",
         metadata={
@@ -124,28 +124,25 @@ class OracleTargets:
 
     needs_gold = False
 
-    def __init__(self, by_model: bool, smoothing: float, symbols: Symbols, report_accuracy: bool):
-        self.by_model, self.smoothing = by_model, smoothing
-        self.symbols, self.report_accuracy = symbols, report_accuracy
+    def __init__(self, cfg: TargetFlags, symbols: Symbols):
+        self.by_model, self.symbols = cfg.oracle_weights == "model", symbols
+        self.smoothing, self.report_accuracy = cfg.label_smoothing, cfg.report_accuracy
 
     def __call__(self, lprobs: Tensor, prefixes: Prefixes, gold_lprobs: Optional[Tensor], target: Tensor) -> Terms:
         ignored, pad = self.symbols.ignored, self.symbols.pad
         lprobs, scored = lprobs[:, ignored:], prefixes.next_tokens[:, ignored:].ne(pad)
         optimal = optimal_next(prefixes.inputs, target, pad)[:, ignored:]
         loss, nll = oracle_loss(lprobs, optimal, target, scored, self.smoothing, self.by_model)
-        return Terms(loss, nll, self._log(lprobs.detach(), optimal, target, scored))
 
-    def _log(self, lprobs: Tensor, optimal: Tensor, references: Tensor, scored: Tensor) -> Dict[str, Any]:
-        """As :func:`~gift_fairseq.objectives.gold.accuracy_log`, with any oracle-optimal token for the gold one."""
-        right = contains(optimal, references, lprobs.argmax(-1)) & scored
-        log = {"n_first": scored[:, :1].sum(), "n_first_right": right[:, :1].sum()}
+        def is_right(predicted: Tensor) -> Tensor:
+            return contains(optimal[:, : predicted.size(1)], target, predicted)
+
+        log = accuracy_log(lprobs.detach(), scored, is_right, self.report_accuracy)
         log.update(n_right_tokens=optimal.sum(2).masked_fill(~scored, 0).sum(), n_oracle=scored.sum())
-        if self.report_accuracy:
-            log.update(total=scored.sum(), n_correct=right.sum())
-        return log
+        return Terms(loss, nll, log)
 
 
-def token_targets(cfg: TargetFlags, smoothing: float, symbols: Symbols, report_accuracy: bool, allowed=TARGETS):
+def token_targets(cfg: TargetFlags, symbols: Symbols, allowed: Sequence[str] = TARGETS) -> Objective:
     """The objective that ``--targets``, one of ``allowed``, names; :class:`UserError` if an option has no meaning.
 
     The targets of a source that has others than the gold ones (best) are gold ones to the objective.
@@ -153,7 +150,7 @@ def token_targets(cfg: TargetFlags, smoothing: float, symbols: Symbols, report_a
     targets = check_choice("--targets", cfg.targets, allowed)
     by_model = check_choice("--oracle-weights", cfg.oracle_weights, WEIGHTS) == "model"
     if targets == "oracle":
-        return OracleTargets(by_model, smoothing, symbols, report_accuracy)
+        return OracleTargets(cfg, symbols)
     if by_model:
         raise UserError(f"--oracle-weights is {cfg.oracle_weights}, but there is no oracle: add --targets oracle")
-    return GoldTargets(smoothing, symbols, report_accuracy)
+    return GoldTargets(cfg, symbols)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Optional
 
-from fairseq.dataclass import FairseqDataclass
+from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterionConfig
 from torch import Tensor
 from torch.nn import functional
 
@@ -20,7 +20,7 @@ metrics.ratio("token_weight", "token_weights", "n_weighted", "likelihood weighti
 
 
 @dataclass
-class WeightingFlags(FairseqDataclass):
+class WeightingFlags(LabelSmoothedCrossEntropyCriterionConfig):
     weighting: str = field(
         default="tailr",
         metadata={
@@ -80,12 +80,12 @@ class WeightedTargets(GoldTargets):
     what lies beyond the end counts as sure, and their smoothing term has no weight.
     """
 
-    def __init__(self, cfg: WeightingFlags, smoothing: float, symbols: Symbols, report_accuracy: bool, per_sentence):
-        super().__init__(smoothing, symbols, report_accuracy)
+    def __init__(self, cfg: WeightingFlags, symbols: Symbols):
+        super().__init__(cfg, symbols)
         self.weighting = check_choice("--weighting", cfg.weighting, WEIGHTINGS)
         self.gamma = check_ratio("--tailr-gamma", cfg.tailr_gamma)
         self.floor = check_ratio("--weight-floor", check_above("--weight-floor", cfg.weight_floor, 0))
-        self.per_sentence = per_sentence
+        self.per_sentence = cfg.sentence_avg
         if self.weighting == "gold" and self.gamma != TAILR_GAMMA:
             raise UserError(f"--tailr-gamma is {self.gamma}, but --weighting is gold: leave it out")
 

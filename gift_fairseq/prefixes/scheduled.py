@@ -101,17 +101,15 @@ class ScheduledPrefixes:
         return not (self.gold_ratio.ratio(update_num) == 1 and self.gold_ratio_steps.is_always(1))
 
     def read(self, decoding: Decoding) -> Prefixes:
-        gold_inputs, log = decoding.gold_inputs, {}
+        gold_inputs = decoding.gold_inputs
         mask = tensors.replaceable(gold_inputs, self.symbols.pad, self.symbols.ignored)
         mask &= ~self._stays_gold(gold_inputs, decoding.update_num)
         sampler = self.generation.sampler_for(self.symbols.forbidden, gold_inputs.device)
-        inputs, gold_nll = gold_inputs, None
+        inputs, sure = gold_inputs, None
 
         def look(scores: Tensor) -> None:
-            nonlocal gold_nll
-            gold_nll = _gold_nll(scores, decoding.target, self.symbols.pad)
-            log["gold_nll_loss"] = gold_nll[:, self.symbols.ignored :].sum()
-            log["gold_ntokens"] = decoding.target.ne(self.symbols.pad).sum()
+            nonlocal sure
+            sure = _gold_nll(scores, decoding.target, self.symbols.pad).neg().exp() > self.confidence
 
         for number in range(self.passes):
             tokens = rollout.teacher_forced(
@@ -119,14 +117,14 @@ class ScheduledPrefixes:
                 inputs,
                 decoding.encoder_out,
                 sampler,
-                look=look if number == 0 else None,
+                look=look if number == 0 and self.confidence > 0 else None,
                 dtype=self.generation.dtype,
                 **decoding.extra,
             )
-            if number == 0 and self.confidence > 0:
-                mask &= tensors.shift(gold_nll.neg().exp() > self.confidence)
+            if sure is not None:
+                mask &= tensors.shift(sure)
             inputs = tensors.replace(gold_inputs, tokens, mask)
-        log.update(tensors.replacement_log(gold_inputs, tokens, mask, self.symbols))
+        log = tensors.replacement_log(gold_inputs, tokens, mask, self.symbols)
         return Prefixes(inputs, decoding.target, None, log)
 
     def _stays_gold(self, gold_inputs: Tensor, update_num: int) -> Tensor:

@@ -42,8 +42,10 @@ class SecondPass:
         self.ratio = parse_schedule("--consistency-ratio", cfg.consistency_ratio)
         own = ScheduledPrefixes(ScheduledFlags(gold_ratio=str(1 - own_ratio)), symbols, generation_of(cfg))
         self.own = own if own_ratio > 0 else None
-        if self.own is None and cfg.choose == "sample":
-            raise UserError("--choose is sample, but no token is generated: give --own-ratio a value above 0")
+        generating = (("--choose", cfg.choose, "argmax"), ("--rollout-dtype", cfg.rollout_dtype, "model"))
+        for option, value, default in generating:
+            if self.own is None and value != default:
+                raise UserError(f"{option} is {value}, but no token is generated: give --own-ratio a value above 0")
 
     def due(self, update_num: int) -> bool:
         return (self.own is not None or self.weight.ratio(update_num) > 0) and self.ratio.falls_on(update_num)

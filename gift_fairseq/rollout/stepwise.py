@@ -117,6 +117,7 @@ def until_eos(
                 chosen = start[rows, t + 1]
             tokens[rows, t] = chosen
             going_on = chosen.ne(eos) & chosen.ne(padding_idx) & longest[rows].gt(t + 1)
+            going_on = going_on.nonzero().squeeze(1)  # one wait for the device, not one for each of the three
             rows, states, chosen = rows[going_on], states[going_on], chosen[going_on]
             if len(rows) == 0:
                 break

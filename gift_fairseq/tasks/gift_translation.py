@@ -126,6 +126,8 @@ class GiftTranslationTask(TranslationTask):
             if not distributed.is_initialized() or distributed.get_rank() == 0:
                 path = average.snapshot_file(Path(self.cfg.save_dir), update_num)
                 write_checkpoint({"model": model.state_dict()}, str(path))
+        if self.cfg.cpu_bf16 and sample["target"].device.type != "cpu":
+            raise UserError("--cpu-bf16 is given, but the model trains on a GPU: add --cpu, or give --bf16 instead")
         loss = in_cpu_bf16(criterion) if self.cfg.cpu_bf16 else criterion
         return super().train_step(sample, model, loss, optimizer, update_num, ignore_grad)
 

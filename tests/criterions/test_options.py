@@ -81,6 +81,9 @@ ANCHORED = "--criterion gift_risk --anchor kl --anchor-weight"
         (f"{BEST} --candidates-from beam --choose sample", "--choose", "sample", "leave out --candidates-from beam"),
         # what nothing samples
         ("--criterion gift_consistency --choose sample", "--choose", "sample", "give --own-ratio"),
+        ("--criterion gift_consistency --rollout-dtype bf16", "--rollout-dtype", "bf16", "give --own-ratio"),
+        # what belongs to the margin
+        ("--criterion gift_distillation --margin 0 --margin-weight 3", "--margin-weight", "3", "leave it out"),
         ("--criterion gift_consistency --own-ratio 0.1 --top-k 3", "--top-k", "3", "add --choose sample"),
         ("--criterion gift_recurrent --temperature 2", "--temperature", "2", "add --choose sample"),
         ("--criterion gift_generative --top-k 5", "--top-k", "5", "add --choose sample"),

@@ -21,6 +21,10 @@ def test_accuracy_by_hand():
     """Of five scored tokens three are right, of two first ones one; padding is never right."""
     predicted = torch.tensor([[5, 7, 2], [7, 2, PAD], [PAD, PAD, PAD]])
     lprobs = torch.nn.functional.one_hot(predicted, 9).double().log_softmax(-1)
-    log = {key: int(value) for key, value in accuracy_log(lprobs, TARGET, PAD, all_tokens=True).items()}
-    assert log == {"n_first": 2, "n_first_right": 1, "total": 5, "n_correct": 3}
-    assert accuracy_log(lprobs, TARGET, PAD, all_tokens=False).keys() == {"n_first", "n_first_right"}
+
+    def is_right(tokens):
+        return tokens.eq(TARGET[:, : tokens.size(1)])
+
+    for all_tokens, more in ((True, {"total": 5, "n_correct": 3}), (False, {})):
+        log = accuracy_log(lprobs, TARGET.ne(PAD), is_right, all_tokens)
+        assert {key: int(value) for key, value in log.items()} == {"n_first": 2, "n_first_right": 1, **more}

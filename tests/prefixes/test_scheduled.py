@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, LENGTHS, batch, inputs_read, sentences
+from conftest import ARCHITECTURES, batch, inputs_read, sentences
 from naive import PAD, naive_gold_probabilities
 
 from gift_fairseq.prefixes.source import Symbols
@@ -129,13 +129,3 @@ def test_confidence_keeps_gold_what_chance_would_replace_and_the_other_way_aroun
     sure[:, :2] = False
     assert not own[~sure].any()
     assert_share(own[sure], gold[sure], 0.5)
-
-
-def test_what_the_log_says_of_gold_inputs_comes_from_the_first_pass(build):
-    """The later passes read generated inputs; forbidden tokens have their share of the softmax, too."""
-    built = mixing(build, "--passes 3")
-    sample = sample_of(built, LENGTHS)
-    _, log = inputs_read(built, sample)
-    naive = sum(-torch.tensor(row).log().sum() for row in naive_gold_probabilities(built.model, sample))
-    assert float(log["gold_nll_loss"]) == pytest.approx(float(naive), rel=1e-5)
-    assert int(log["gold_ntokens"]) == sum(n for _, n in LENGTHS)

@@ -57,6 +57,12 @@ def test_non_autoregressive_model(binarized, tmp_path, task):
     assert "NATransformerModel" in message and "left to right" in message
 
 
+@pytest.mark.parametrize("criterion", ["gift_standard", "gift_recurrent"])
+def test_adaptive_softmax(binarized, tmp_path, criterion):
+    flags = f"{TRANSFORMER} --task gift_translation --criterion {criterion} --adaptive-softmax-cutoff 9,12"
+    assert "--adaptive-softmax-cutoff is given" in sentence_of(binarized, tmp_path, flags)
+
+
 def test_missing_and_empty_split(binarized, tmp_path):
     flags = f"{TRANSFORMER} --task gift_translation --criterion gift_standard"
     assert "'nosuch'" in sentence_of(binarized, tmp_path, f"{flags} --train-subset nosuch")

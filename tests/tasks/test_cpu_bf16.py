@@ -28,3 +28,10 @@ def test_trains_as_in_float32_to_the_precision_of_bfloat16(dictionaries, strateg
     assert 0 < abs(loss - other) < 0.01 * loss
     norm = torch.cat([one.flatten() for one in gradient]).norm()
     assert torch.cat([(a - b).flatten() for a, b in zip(gradient, others)]).norm() < 0.05 * norm
+
+
+def test_refused_where_the_batch_is_elsewhere(dictionaries):
+    built = make(dictionaries, f"{TRANSFORMER} {STRATEGIES['standard']} --cpu-bf16", dtype=torch.float32)
+    sample = {"target": torch.empty(1, 1, dtype=torch.long, device="meta")}
+    with pytest.raises(SystemExit, match="--cpu-bf16 is given, but the model trains on a GPU: add --cpu"):
+        built.task.train_step(sample, built.model, built.criterion, Step(), 0)
