@@ -59,13 +59,16 @@ class Proposing(NamedTuple):
 class Proposer:
     """Translates sentences of the training text by the model of a checkpoint, and scores what comes out."""
 
-    def __init__(self, what: Proposing):
-        """:class:`UserError` if the checkpoint does not fit the data, or a flag of best of n has no meaning."""
+    def __init__(self, what: Proposing, translates: bool = True):
+        """:class:`UserError` if the checkpoint does not fit the data, or a flag of best of n has no meaning.
+
+        To translate, it moves the model to this process's GPU, if there is one; :meth:`chunks` needs none.
+        """
         task = task_of(what.data)
         check_checkpoint("--from", str(what.checkpoint), task.source_dictionary, task.target_dictionary)
         with quiet():
             (self.model,), _ = checkpoint_utils.load_model_ensemble([str(what.checkpoint)], task=task)
-        self.what, self.use_cuda = what, torch.cuda.is_available()
+        self.what, self.use_cuda = what, translates and torch.cuda.is_available()
         self.dataset: LanguagePairDataset = task.dataset("train")
         self.dataset.shuffle = False  # the chunks of a run that is resumed are the same
         self.vocabulary: Dictionary = task.target_dictionary
@@ -138,7 +141,7 @@ def propose(what: Proposing, folder: Path, max_tokens: int, sentences: Optional[
 
     :class:`UserError` if one of several processes ends before the work does; chunks that are written stay.
     """
-    proposer = Proposer(what)
+    proposer = Proposer(what, translates=processes == 1)
     chunks = proposer.chunks(max_tokens, sentences)
     total = sum(len(batch) for chunk in chunks for batch in chunk)
     folder.mkdir(parents=True, exist_ok=True)

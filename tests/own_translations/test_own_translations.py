@@ -238,6 +238,15 @@ def test_two_processes_write_what_one_does(trained, binarized, tmp_path, small_c
     assert contents(one) == contents(two)
 
 
+@pytest.mark.system
+def test_with_several_processes_they_alone_take_a_gpu(trained, binarized, tmp_path, monkeypatch):
+    """Where only the process that starts them believes that there is one, nothing is moved to it."""
+    words = ["--from", str(trained), "--data", str(binarized), "--out", "unused"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    propose.propose(proposing_of(parser_of("candidates").parse_args(words)), tmp_path / "hypotheses", 60, None, 2)
+    assert len(lines(tmp_path)) == 60
+
+
 @pytest.fixture
 def within_two_minutes():
     """What waits for ever fails."""
