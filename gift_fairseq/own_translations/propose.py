@@ -31,8 +31,7 @@ from gift_fairseq.data.binarized import task_of
 from gift_fairseq.errors import UserError
 from gift_fairseq.io import progress, quiet, say, write_whole, written_whole
 from gift_fairseq.objectives.sentence_costs import CostFlags, SentenceCost
-from gift_fairseq.prefixes.best import BestFlags, BestPrefixes
-from gift_fairseq.prefixes.free_running import ShareFlags
+from gift_fairseq.prefixes.best import BestFlags, BestOfN
 from gift_fairseq.prefixes.source import Decoding, SamplingFlags, Symbols
 
 CHUNK = 1024  # sentences of a file, at least
@@ -43,7 +42,7 @@ Chunk = Tuple[int, List[Batch], Path]  # its number, its batches, and the folder
 
 
 @dataclass
-class BestOfN(BestFlags, SamplingFlags, CostFlags, ShareFlags):
+class ProposingConfig(BestFlags, SamplingFlags, CostFlags):
     pass
 
 
@@ -52,7 +51,7 @@ class Proposing(NamedTuple):
 
     data: Path
     checkpoint: Path
-    cfg: BestOfN
+    cfg: ProposingConfig
     seed: int
 
 
@@ -73,7 +72,8 @@ class Proposer:
         self.dataset.shuffle = False  # the chunks of a run that is resumed are the same
         self.vocabulary: Dictionary = task.target_dictionary
         cost = SentenceCost(what.cfg.risk_cost, self.vocabulary).of
-        self.best = BestPrefixes(what.cfg, Symbols.of(self.vocabulary), self.vocabulary, cost)
+        self.dtype = rollout.dtype_named(what.cfg.rollout_dtype)
+        self.best = BestOfN(what.cfg, Symbols.of(self.vocabulary), self.vocabulary, cost)
         if self.use_cuda:
             self.model.cuda()
         self.model.eval()
@@ -113,9 +113,9 @@ class Proposer:
         sample = utils.move_to_cuda(sample) if self.use_cuda else sample
         inputs = sample["net_input"]
         gold_inputs = inputs["prev_output_tokens"]
-        with rollout.generating(self.model, gold_inputs.device, self.best.hypotheses.generation.dtype):
+        with rollout.generating(self.model, gold_inputs.device, self.dtype):
             encoder_out = self.model.encoder(inputs["src_tokens"], src_lengths=inputs["src_lengths"])
-        tokens, scores = self.best.proposed(Decoding(self.model, sample, gold_inputs, encoder_out, {}, 0))
+        tokens, scores = self.best.proposed(Decoding(self.model, sample, gold_inputs, encoder_out))
         pad = self.vocabulary.pad()
         for place, rows, of_rows in zip(sample["id"].tolist(), tokens.tolist(), scores.tolist()):
             hypotheses = [" ".join(self.vocabulary[token] for token in row if token != pad) for row in rows]
