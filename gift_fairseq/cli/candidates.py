@@ -93,7 +93,7 @@ def proposing_of(options: argparse.Namespace) -> Any:
     what = propose.Proposing(
         options.data.resolve(),
         options.start.resolve(),
-        propose.BestOfN(
+        propose.ProposingConfig(
             candidates=options.sample or options.beam,
             candidates_from="sample" if options.sample else "beam",
             choose="sample" if options.sample else "argmax",

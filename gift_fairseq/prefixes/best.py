@@ -22,6 +22,7 @@ metrics.ratio(
 metrics.ratio("drawn_score", "drawn_score", "n_best", "best of n: mean score of all hypotheses, 0 to 100")
 
 PICKS = ("best", "random", "first")
+Cost = Callable[[Tensor, Tensor], Tensor]  # of tokens (R, L) against gold ones (R, T): (R,), 0 to 1
 
 
 @dataclass
@@ -93,29 +94,16 @@ class Choice:
         return merit.masked_fill(~near, -1).argmax(dim=1), near.any(dim=1)
 
 
-class BestPrefixes:
-    """In a share of the updates, each sentence's hypothesis ``c*`` nearest to the gold translation, or that itself.
+class BestOfN:
+    """``--candidates`` hypotheses of every sentence, and how near each of them is to the gold translation.
 
-    ``c*`` is the one with the highest score among ``--candidates`` hypotheses that have ended, whose length is within
-    ``--length-tolerance`` of the gold one, and whose score is at least ``--min-score``; of equal ones the first. It is
-    decoder input and target. A sentence without such a hypothesis keeps its gold translation. Online, what
-    sequence-level interpolation does once for all of the training text (Kim and Rush 2016, Sequence-Level Knowledge
-    Distillation, section 3.3, with a beam); here the model is its own teacher. The greedy hypothesis is always the
-    first of the drawn ones: N - 1 are drawn; a beam need not hold it.
-
-    The loss of a sentence is the sum over the tokens of what it trains on, and fairseq divides the batch by its number
-    of gold tokens: both are sums over sentences, so batch shape changes nothing, and each token weighs the same.
+    The greedy one is always the first of the drawn ones: N - 1 are drawn; a beam need not hold it.
     """
 
-    def __init__(
-        self, cfg: BestFlags, symbols: Symbols, vocabulary: Dictionary, cost: Callable[[Tensor, Tensor], Tensor]
-    ):
-        """``cost`` of tokens (R, L) against gold ones (R, T) is (R,), 0 to 1."""
-        self.due = share_of(cfg)
+    def __init__(self, cfg: BestFlags, symbols: Symbols, vocabulary: Dictionary, cost: Cost):
+        """:class:`UserError` if an option has no meaning."""
         self.choice = Choice(cfg)
         self.count, by_beam = check_at_least("--candidates", cfg.candidates, 1), is_beam(cfg)
-        if cfg.length_cap != LENGTH_CAP:
-            raise UserError(f"--length-cap is {cfg.length_cap}, but --length-tolerance says it for --targets best")
         generation = generation_of(cfg)
         if by_beam and cfg.choose == "sample":
             raise UserError(f"--choose is sample, but {NOTHING_SAMPLED}")
@@ -135,11 +123,31 @@ class BestPrefixes:
         scores = 100 * (1 - self.cost(tokens, target.repeat_interleave(self.count, dim=0)))
         return tokens.view(len(target), self.count, -1), scores.view(len(target), self.count)
 
+
+class BestPrefixes:
+    """In a share of the updates, each sentence's hypothesis ``c*`` nearest to the gold translation, or that itself.
+
+    ``c*`` is the one with the highest score among those of :class:`BestOfN` that have ended, whose length is within
+    ``--length-tolerance`` of the gold one, and whose score is at least ``--min-score``; of equal ones the first. It is
+    decoder input and target. A sentence without such a hypothesis keeps its gold translation. Online, what
+    sequence-level interpolation does once for all of the training text (Kim and Rush 2016, Sequence-Level Knowledge
+    Distillation, section 3.3, with a beam); here the model is its own teacher.
+
+    The loss of a sentence is the sum over the tokens of what it trains on, and fairseq divides the batch by its number
+    of gold tokens: both are sums over sentences, so batch shape changes nothing, and each token weighs the same.
+    """
+
+    def __init__(self, cfg: BestFlags, symbols: Symbols, vocabulary: Dictionary, cost: Cost):
+        self.due = share_of(cfg)
+        if cfg.length_cap != LENGTH_CAP:
+            raise UserError(f"--length-cap is {cfg.length_cap}, but --length-tolerance says it for --targets best")
+        self.best, self.symbols = BestOfN(cfg, symbols, vocabulary, cost), symbols
+
     def read(self, decoding: Decoding) -> Prefixes:
         target, (pad, _, _, ignored) = decoding.target, self.symbols
         gold = target.ne(pad).sum(dim=1)
-        tokens, scores = self.proposed(decoding)
-        best, own = self.choice.among(tokens, scores, gold, self.symbols)
+        tokens, scores = self.best.proposed(decoding)
+        best, own = self.best.choice.among(tokens, scores, gold, self.symbols)
         scored = gold.gt(ignored)  # of the others all tokens are given
         own &= scored
         best = best.unsqueeze(1)

@@ -45,14 +45,14 @@ class Symbols(NamedTuple):
 
 
 class Decoding(NamedTuple):
-    """One batch inside the model's forward, where the decoder is about to read its inputs."""
+    """One batch inside the model's forward, where the decoder is about to read its inputs; or encoded, outside one."""
 
     model: nn.Module  # as fairseq wraps it
     sample: Dict[str, Any]
     gold_inputs: Tensor  # (B, T): the start symbol, then the targets shifted by one
     encoder_out: Any
-    extra: Dict[str, Any]  # further keyword arguments of the model's own call of its decoder
-    update_num: int
+    extra: Dict[str, Any] = {}  # further keyword arguments of the model's own call of its decoder
+    update_num: int = 0
 
     @property
     def decoder(self) -> nn.Module:

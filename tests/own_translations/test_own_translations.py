@@ -1,10 +1,18 @@
 """candidates: the hypotheses of the training text, which of them are chosen, and the data folder of it."""
 
+import contextlib
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
 from collections import Counter
+from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from conftest import error_of, fairseq_generate, fairseq_train, gift, lines_of
@@ -228,6 +236,103 @@ def test_resumed_it_is_the_same_to_the_byte(trained, binarized, tmp_path, small_
 def test_two_processes_write_what_one_does(trained, binarized, tmp_path, small_chunks):
     one, two = (candidates(trained, binarized, tmp_path / n, *SAMPLED, "--gpus", n) for n in "12")
     assert contents(one) == contents(two)
+
+
+@pytest.mark.system
+def test_with_several_processes_they_alone_take_a_gpu(trained, binarized, tmp_path, monkeypatch):
+    """Where only the process that starts them believes that there is one, nothing is moved to it."""
+    words = ["--from", str(trained), "--data", str(binarized), "--out", "unused"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    propose.propose(proposing_of(parser_of("candidates").parse_args(words)), tmp_path / "hypotheses", 60, None, 2)
+    assert len(lines(tmp_path)) == 60
+
+
+@pytest.fixture
+def within_two_minutes():
+    """What waits for ever fails."""
+
+    def over(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.alarm(120)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+ENDED_EARLY = "one of the 2 processes that translate has ended early"
+
+
+class OfThisProcess(type(Path())):
+    """A path that no other process finds."""
+
+    def __reduce__(self):
+        return Path, ("nowhere.pt",)
+
+
+def test_a_process_that_cannot_start_ends_the_run(trained, binarized, tmp_path, within_two_minutes, capfd):
+    words = ["--from", str(trained), "--data", str(binarized), "--out", "unused"]
+    what = proposing_of(parser_of("candidates").parse_args(words))._replace(checkpoint=OfThisProcess(trained))
+    with pytest.raises(UserError, match=ENDED_EARLY):
+        propose.propose(what, tmp_path / "hypotheses", 60, None, 2)
+    assert "nowhere.pt, but there is no such file" in capfd.readouterr().err
+
+
+def at_work(folder):
+    """The processes that this one started and that write in ``folder``."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if any(Path(file.path).match(f"{folder}/*.partial") for file in process.open_files()):
+                found.append(process)
+    return found
+
+
+def test_a_process_that_is_killed_ends_the_run_which_resumes(
+    trained, binarized, tmp_path, small_chunks, within_two_minutes
+):
+    """SIGKILL, as where memory is out, to one that works while others are finished."""
+    folder = tmp_path / "killed" / "hypotheses"
+
+    def kill():
+        while not (any(folder.glob("*.jsonl")) and (found := at_work(folder))):
+            time.sleep(0.01)
+        found[0].kill()
+
+    threading.Thread(target=kill, daemon=True).start()
+    slow = [*SAMPLED, "--max-tokens", 1]
+    given = ["candidates", "--from", trained, "--data", binarized, "--out", folder.parent, *slow]
+    assert ENDED_EARLY in error_of(*given, "--gpus", 2)
+    kept = {file: file.stat().st_mtime_ns for file in folder.glob("*.jsonl")}
+    assert 0 < len(kept) < 5 and not list(folder.glob("*.partial"))
+    gift(*given)
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept
+    assert contents(folder.parent) == contents(candidates(trained, binarized, tmp_path / "whole", *slow))
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_the_processes_end_with_the_command(trained, binarized, tmp_path, sent):
+    """All of them hold the pipe open. SIGINT goes to all, as at a terminal."""
+    folder = tmp_path / "hypotheses"
+    words = [sys.executable, "-m", "gift_fairseq", "candidates", "--from", trained, "--data", binarized]
+    words += ["--out", tmp_path, "--sample", 64, "--max-tokens", 1, "--gpus", 2]
+    command = subprocess.Popen(
+        list(map(str, words)),
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # which a background job ignores
+    )
+    try:
+        while not list(folder.glob("*.partial")) and command.poll() is None:
+            time.sleep(0.01)
+        (os.killpg if sent == signal.SIGINT else os.kill)(command.pid, sent)
+        command.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(command.pid, signal.SIGKILL)
+    assert command.returncode == -sent and not list(folder.glob("*.jsonl"))
+    assert sent == signal.SIGKILL or not list(folder.glob("*.partial"))
 
 
 def test_some_sentences_at_random(trained, binarized, tmp_path):

@@ -36,8 +36,8 @@ def read_of(build, flags, seed=1):
     """The prefixes of gold targets and hypotheses with the given scores, and the longest that were asked for."""
     source, asked = build(f"{TRANSFORMER} {BEST} --choose sample --candidates 3 {flags}").criterion.source, []
     rows, scores = zip(*(one for each in DRAWN for one in each))
-    source.hypotheses = SimpleNamespace(of=lambda _decoding, longest: asked.append(longest.tolist()) or padded(rows))
-    source.cost = lambda tokens, target: 1 - torch.tensor(scores, dtype=torch.float64) / 100
+    source.best.hypotheses = SimpleNamespace(of=lambda _, longest: asked.append(longest.tolist()) or padded(rows))
+    source.best.cost = lambda tokens, target: 1 - torch.tensor(scores, dtype=torch.float64) / 100
     inputs = padded([[EOS, *target[:-1]] for target in GOLD])
     decoder = SimpleNamespace(max_positions=lambda: 1024)
     torch.manual_seed(seed)
@@ -95,8 +95,8 @@ def test_a_sentence_that_is_all_given_stays_as_it_is(build):
 def test_one_candidate_is_the_greedy_one(build):
     built = often_ending(build(f"{TRANSFORMER} {BEST} --candidates 1 --min-score 0 --length-tolerance 1"))
     pairs, read, source = in_batch_order(sentences(LENGTHS)), [], built.criterion.source
-    drawn = source.hypotheses.of
-    source.hypotheses.of = lambda *args: read.append(drawn(*args)) or read[-1]
+    drawn = source.best.hypotheses.of
+    source.best.hypotheses.of = lambda *args: read.append(drawn(*args)) or read[-1]
     loss_and_gradient(built, batch(built.task, pairs))
     rows = [own_length(built.model, encode(built.model, one), gold.tolist(), cap=2) for one, gold in pairs]
     assert_rows(read[0], rows)
@@ -105,8 +105,8 @@ def test_one_candidate_is_the_greedy_one(build):
 def test_of_drawn_ones_the_first_is_greedy_and_the_nearest_is_trained_on(build):
     built = often_ending(build(f"{TRANSFORMER} {SAMPLED['best']}"))
     pairs, drawn, chosen, source = in_batch_order(sentences(LENGTHS)), [], [], built.criterion.source
-    of, read = source.hypotheses.of, source.read
-    source.hypotheses.of = lambda *args: drawn.append(of(*args)) or drawn[-1]
+    of, read = source.best.hypotheses.of, source.read
+    source.best.hypotheses.of = lambda *args: drawn.append(of(*args)) or drawn[-1]
     source.read = lambda decoding: chosen.append(read(decoding)) or chosen[-1]
     torch.manual_seed(5)
     for _ in range(4):
