@@ -71,8 +71,13 @@ def log_mass(optimal: Tensor, references: Tensor, log_probs: Tensor) -> Tensor:
 
     After a gold prefix that is the log-probability of the gold token.
     """
+    return of_optimal(optimal, references, log_probs).logsumexp(dim=2)
+
+
+def of_optimal(optimal: Tensor, references: Tensor, log_probs: Tensor) -> Tensor:
+    """What ``log_probs`` (B, T, V) are of the reference tokens (B, T, R), and minus infinity where not ``optimal``."""
     chosen = log_probs.gather(2, references.unsqueeze(1).expand(optimal.shape))
-    return chosen.masked_fill(~optimal, float("-inf")).logsumexp(dim=2)
+    return chosen.masked_fill(~optimal, float("-inf"))
 
 
 def oracle_loss(
@@ -133,11 +138,8 @@ class OracleTargets:
         lprobs, scored = lprobs[:, ignored:], prefixes.next_tokens[:, ignored:].ne(pad)
         optimal = optimal_next(prefixes.inputs, target, pad)[:, ignored:]
         loss, nll = oracle_loss(lprobs, optimal, target, scored, self.smoothing, self.by_model)
-
-        def is_right(predicted: Tensor) -> Tensor:
-            return contains(optimal[:, : predicted.size(1)], target, predicted)
-
-        log = accuracy_log(lprobs.detach(), scored, is_right, self.report_accuracy)
+        right_lprobs = of_optimal(optimal, target, lprobs.detach()).amax(dim=2)
+        log = accuracy_log(lprobs.detach(), right_lprobs, scored, self.report_accuracy)
         log.update(n_right_tokens=optimal.sum(2).masked_fill(~scored, 0).sum(), n_oracle=scored.sum())
         return Terms(loss, nll, log)
 
