@@ -8,11 +8,11 @@ from fairseq.utils import split_paths
 
 from gift_fairseq.criterions.base import GiftCriterion
 from gift_fairseq.errors import UserError
-from gift_fairseq.objectives.margin import MarginFlags, MarginTargets
+from gift_fairseq.objectives.margin import MarginConfig, MarginTargets
 from gift_fairseq.own_translations.origin import Origin
 
 
-@register_criterion("gift_distillation", dataclass=MarginFlags)
+@register_criterion("gift_distillation", dataclass=MarginConfig)
 class DistillationCriterion(GiftCriterion):
     """Teacher forcing on gold translations by cross-entropy, on the model's own hypotheses by a margin loss.
 

@@ -5,6 +5,7 @@ from typing import Optional, Tuple
 
 import torch
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterionConfig
+from fairseq.dataclass import FairseqDataclass
 from torch import Tensor
 
 from gift_fairseq import metrics
@@ -18,7 +19,7 @@ metrics.ratio("lacking_margin", "margin_lacking", "n_margin", "mean shortfall of
 
 
 @dataclass
-class MarginFlags(LabelSmoothedCrossEntropyCriterionConfig):
+class MarginFlags(FairseqDataclass):
     margin: float = field(
         default=1.0,
         metadata={
@@ -29,6 +30,11 @@ class MarginFlags(LabelSmoothedCrossEntropyCriterionConfig):
     margin_weight: float = field(
         default=MARGIN_WEIGHT, metadata={"help": "factor of the losses of --margin, above 0; default: 2"}
     )
+
+
+@dataclass
+class MarginConfig(MarginFlags, LabelSmoothedCrossEntropyCriterionConfig):
+    pass
 
 
 def checked(cfg: MarginFlags) -> Tuple[float, float]:
@@ -63,7 +69,7 @@ class MarginTargets(GoldTargets):
     Discriminative Approach to Machine Translation), who update a perceptron by whole sentences.
     """
 
-    def __init__(self, cfg: MarginFlags, symbols: Symbols):
+    def __init__(self, cfg: MarginConfig, symbols: Symbols):
         super().__init__(cfg, symbols)
         self.margin, self.weight = checked(cfg)
 
