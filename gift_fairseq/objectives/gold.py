@@ -50,7 +50,7 @@ def accuracy_log(lprobs: Tensor, right_lprobs: Tensor, scored: Tensor, all_token
 
     ``lprobs`` (B, T, V); ``right_lprobs`` (B, T) are those of the right token, or of the most probable right one;
     ``scored`` (B, T) is True where a loss is taken; all without the ignored prefix. The prediction is right if no token
-    has more: fairseq takes the argmax, which on a CPU is five times slower and decides ties by the order of the tokens.
+    has more: fairseq takes the argmax, which takes longer on a CPU and decides ties by the order of the tokens.
     """
     looked_at = slice(None) if all_tokens else slice(1)
     scored = scored[:, looked_at]

@@ -91,10 +91,9 @@ def oracle_loss(
     Two differences from the paper: label smoothing, and ``by_model``. With ``by_model``, q is proportional to p and
     carries no gradient; the gradient is then that of minus the log of the total probability of the optimal tokens.
     """
-    nll = -log_mass(optimal, references, lprobs)
-    loss = nll
+    each = of_optimal(optimal, references, lprobs)
+    loss = nll = -each.logsumexp(dim=2)
     if not by_model:
-        each = lprobs.gather(2, references.unsqueeze(1).expand(optimal.shape))
         loss = -each.masked_fill(~optimal, 0).sum(2) / optimal.sum(2)
     share = smoothing / (lprobs.size(-1) - 1)
     loss = (1 - smoothing - share) * loss - share * lprobs.sum(-1)
