@@ -32,8 +32,13 @@ SET_HERE = (
 ).split()
 ONE_AT_A_TIME = threading.Lock()  # of what changes the whole process, where trainings are run in threads
 # on a CPU glibc hands the memory of every large tensor back to the system, which clears it again, page by page, for the
-# next one; these keep it in the process (older ones refuse a mmap threshold above 32 MiB)
-KEEPING_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
+# next one; these keep it in the process. Above 32 MiB it goes back all the same, or its holes let the process grow for
+# thousands of updates; pages of 2 MiB make that cheap (glibc 2.35 and later; older ones ignore the last line)
+KEEPING_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": "8000000000",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
 DISK_FULL = ("No space left on device", "File too large", "Disk quota exceeded")
 
 
