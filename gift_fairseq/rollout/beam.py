@@ -22,6 +22,9 @@ class _Encoded(EnsembleModel):
     def forward_encoder(self, net_input: Dict[str, Tensor]):
         return [without_layer_states(self.encoder_out)]
 
+    def set_decoder_beam_size(self, beam_size: int) -> None:
+        """Nothing: a model that heeds it (BART) reads every ``beam_size``-th source only, in training too."""
+
 
 class _EachToItsLength(BeamSearch):
     """Beam search that ends each sentence b at ``longest[b]`` tokens, ``</s>`` among them, and none before its first.
