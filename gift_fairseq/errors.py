@@ -61,9 +61,11 @@ def check_ratio(option: str, value: float) -> float:
 
 
 def check_at_least(option: str, value: float, least: float) -> float:
-    """``value`` if it is not below ``least``; otherwise (NaN too) :class:`UserError`."""
+    """``value`` if it is not below ``least`` and finite; otherwise (NaN too) :class:`UserError`."""
     if not value >= least:
         raise UserError(f"{option} is {value}, but must be {least} or more")
+    if value == math.inf:
+        raise UserError(f"{option} is {value}, but must be finite")
     return value
 
 

@@ -51,7 +51,7 @@ DECAYS: Dict[str, Callable[[float, int], float]] = {"linear": _linear, "exponent
 
 @dataclass
 class Schedule:
-    """The ratio (or weight) is ``start`` at 0 and moves by ``decay`` to ``end`` at number ``over``.
+    """The ratio (or weight) moves by ``decay`` from ``start`` at 0 to ``end`` at number ``over``, as said above.
 
     Without ``decay`` it stays ``start``.
     """

@@ -85,6 +85,12 @@ def proposing_of(options: argparse.Namespace) -> Any:
     origin = Origin.of(options.data)
     if origin:
         raise UserError(f"--data is {options.data}, which has own translations already: it was made from {origin.data}")
+    more = sorted(path.name for path in options.data.glob("train1.*.idx"))
+    if more:  # fairseq joins them in training
+        raise UserError(
+            f"--data is {options.data}, whose training text goes on in {more[0]}, but it must be in one file: binarize "
+            "it with one --trainpref"
+        )
     check_above("--share", options.share, 0)
     if options.share >= 1:
         raise UserError(f"--share is {options.share:g}, but must be below 1: the gold pairs stay")

@@ -9,6 +9,7 @@ from fairseq.dataclass import FairseqDataclass
 from omegaconf import II
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 
 from gift_fairseq import metrics, rollout
 from gift_fairseq.checkpoints.files import read_checkpoint
@@ -85,6 +86,16 @@ def _wide(weight: Tensor) -> Tensor:
     return weight.to(torch.promote_types(weight.dtype, torch.float32))
 
 
+def _check_wrapper(model: nn.Module) -> None:
+    """:class:`UserError` if gradients that do not come through ``model``'s forward pass cannot be reduced."""
+    wrapped = getattr(model, "module", model)  # fairseq's proxy around torch's wrapper
+    if isinstance(wrapped, DistributedDataParallel) and wrapped.find_unused_parameters:
+        raise UserError(
+            "--anchor is l2, which gives every weight a gradient, but --find-unused-parameters of pytorch_ddp allows "
+            "none to those that a batch does not use: add --ddp-backend legacy_ddp, or take --anchor kl"
+        )
+
+
 class Regularisation:
     """``a`` times the distance from the initial model, against forgetting (Korakakis and Vlachos 2022, Improving
     Scheduled Sampling with Elastic Weight Consolidation for Neural Machine Translation).
@@ -114,6 +125,8 @@ class Regularisation:
         self, model: nn.Module, sample: Dict[str, Any], gold_lprobs: Optional[Tensor], sample_size: int
     ) -> Tensor:
         """See above; ``gold_lprobs`` (B, T, V) if :attr:`needs_gold`."""
+        if self.kind == "l2":
+            _check_wrapper(model)
         if self._initial is None:
             self._initial = InitialModel(self.initial_file, unwrapped(model))
         if self.kind == "l2":

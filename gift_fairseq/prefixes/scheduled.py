@@ -66,8 +66,8 @@ class ScheduledPrefixes:
     ``--gold-ratio-steps`` over decoding steps t (Liu et al. 2021b, Scheduled Sampling Based on Decoding Steps for
     Neural Machine Translation; they combine the two in other ways too). ``--confidence c`` also keeps it gold where
     pass 1 gave the gold token a probability of at most c (Liu et al. 2021a, Confidence-Aware Scheduled Sampling for
-    Neural Machine Translation, without their random tokens above a second threshold). With c of a half or more and one
-    pass, the argmax *is* the gold token wherever one is replaced, as they note: sample it.
+    Neural Machine Translation, without their random tokens above a second threshold). With c of a half or more
+    the argmax *is* the gold token wherever one is replaced, as they note, in every pass: sample it.
 
     Where we differ from Mihaylova and Martins: tokens are generated without dropout in the decoder, embeddings are not
     mixed; the inputs that stay gold are drawn once for all passes.
@@ -82,7 +82,7 @@ class ScheduledPrefixes:
         self.passes = check_at_least("--passes", cfg.passes, 1)
         if self.confidence == 1:
             raise UserError("--confidence is 1, which no probability is above: use --criterion gift_standard")
-        if self.confidence >= 0.5 and generation.sampler.temperature == 0 and self.passes == 1:
+        if self.confidence >= 0.5 and generation.sampler.temperature == 0:
             raise UserError(
                 f"--confidence is {self.confidence}, but a gold token above a half is the argmax, so nothing would be "
                 "replaced by another token: add --choose sample, or take a --confidence below 0.5"

@@ -98,7 +98,7 @@ class RolloutFlags(FairseqDataclass):
         metadata={"help": "in sampling: what scores are divided by before the softmax, above 0; default: 1"},
     )
     top_k: int = field(
-        default=0, metadata={"help": "in sampling: from this many best tokens only, 1 or more, or 0 (all); default: 0"}
+        default=0, metadata={"help": "in sampling: from this many best tokens only, 2 or more, or 0 (all); default: 0"}
     )
     rollout_dtype: str = field(
         default="model",
@@ -136,6 +136,8 @@ class Generation(NamedTuple):
 
 def sampling(cfg: RolloutFlags) -> Generation:
     """Tokens are sampled; :class:`UserError` if an option has no meaning."""
+    if cfg.top_k == 1:
+        raise UserError("--top-k is 1, which leaves the argmax alone: it must be 2 or more, or 0 for all tokens")
     sampler = rollout.Sampler(
         temperature=check_above("--temperature", cfg.temperature, 0), top_k=check_at_least("--top-k", cfg.top_k, 0)
     )

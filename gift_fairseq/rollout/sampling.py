@@ -7,7 +7,7 @@ import torch
 from fairseq.distributed import utils as distributed_utils
 from torch import Tensor, nn
 
-from gift_fairseq.errors import check_choice
+from gift_fairseq.errors import UserError, check_choice
 
 
 class Sampler(NamedTuple):
@@ -111,15 +111,28 @@ def dtype_named(name: str) -> Optional[torch.dtype]:
     return DTYPES[check_choice("--rollout-dtype", name, DTYPES)]
 
 
+def _check_dtype(dtype: Optional[torch.dtype], decoder: nn.Module) -> None:
+    """:class:`UserError` if the weights are in half precision of another kind, which torch does not mix."""
+    names = {value: name for name, value in DTYPES.items() if value is not None}
+    weights = next(decoder.parameters()).dtype
+    if dtype is not None and weights in names and weights != dtype:
+        raise UserError(
+            f"--rollout-dtype is {names[dtype]}, but the model's weights are in {names[weights]}: it must be model or "
+            f"{names[weights]}"
+        )
+
+
 @contextlib.contextmanager
 def generating(decoder: nn.Module, device: torch.device, dtype: Optional[torch.dtype] = None) -> Iterator[None]:
     """No gradient and no dropout in the decoder; afterwards training flags, random stream and autocast are as before.
 
-    ``dtype`` opens autocast to that type; None leaves it as it is. Autocast's weight cache is off inside. Otherwise
-    older torch would use the half-precision copies made here, without gradient, again in the training pass, and the
-    weights would get no gradient. Those copies are why linear layers get their input :func:`_in_order`.
+    ``dtype`` opens autocast to that type (:class:`UserError` if it does not fit the weights); None leaves it as it is.
+    Autocast's weight cache is off inside. Otherwise older torch would use the half-precision copies made here, without
+    gradient, again in the training pass, and the weights would get no gradient. Those copies are why linear layers get
+    their input :func:`_in_order`.
     The random stream is kept because fairseq's layer-drop draws from it in evaluation mode too.
     """
+    _check_dtype(dtype, decoder)
     training = [module for module in decoder.modules() if module.training]
     autocast = torch.autocast(
         device.type,

@@ -71,6 +71,11 @@ def work(rank, dictionaries, folder):
                 built.model.all_reduce_grads()
             if rank == 0:
                 torch.save({n: p.grad for n, p in plain.named_parameters()}, folder / f"{wrapper} {strategy}.pt")
+    with pytest.raises(SystemExit) as refused:
+        built = make(dictionaries, f"{TRANSFORMER} {WRAPPED['l2'].format(initial=folder / 'initial.pt')}")
+        model = ModuleProxyWrapper(DistributedDataParallel(built.model, find_unused_parameters=True))
+        built.criterion(model, batch_of(built))
+    (folder / f"l2 of {rank}").write_text(str(refused.value))
     torch.save(peaks_of_two_epochs(rank), folder / f"peaks of {rank}.pt")
     distributed.destroy_process_group()
 
@@ -124,6 +129,13 @@ def test_two_workers_equal_one_big_batch_and_accumulation(build, workers, strate
     for wrapper in WRAPPERS:
         theirs = torch.load(workers / f"{wrapper} {strategy}.pt")
         assert_same_gradient(gradient, {name: 2 * part for name, part in theirs.items()}, rtol=1e-4, atol=1e-6)
+
+
+def test_the_distance_of_the_weights_is_refused_where_unused_ones_have_no_gradient(workers):
+    """torch stops with a traceback where a gradient reaches such a weight from outside the forward pass."""
+    for rank in range(2):
+        message = (workers / f"l2 of {rank}").read_text()
+        assert message.startswith("gift_fairseq: error: --anchor is l2") and "--ddp-backend legacy_ddp" in message
 
 
 def test_peak_memory_is_the_highest_of_two_workers(workers):

@@ -200,6 +200,16 @@ def test_data_that_it_did_not_make_stays(trained, binarized, tmp_path):
         assert [path.name for path in folder.iterdir()] == ["data"] and contents(folder) == contents(binarized.parent)
 
 
+def test_training_text_in_several_files_is_refused(trained, binarized, tmp_path):
+    """fairseq-train joins train1 to train; OUT/data would be without it."""
+    shutil.copytree(binarized, tmp_path / "data")
+    for path in binarized.glob("train.*"):
+        shutil.copy(path, tmp_path / "data" / path.name.replace("train", "train1", 1))
+    said = error_of("candidates", "--from", trained, "--data", tmp_path / "data", *BEAM, "--out", tmp_path / "out")
+    assert f"--data is {tmp_path}/data, whose training text goes on in train1." in said and "--trainpref" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_subwords_may_hold_white_space_of_other_kinds(tmp_path):
     words = Dictionary()
     ids = [words.add_symbol(word) for word in ("\u2581a", "\u00a0", "b\u2028", "\u3000c")]

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, assert_rows, batch, encoded, lengths_for, sentences, that_ends
+from conftest import ARCHITECTURES, TRANSFORMER, assert_rows, batch, encoded, lengths_for, sentences, that_ends
 from fairseq.sequence_generator import SequenceGenerator
 from naive import BOS, EOS
 
 from gift_fairseq import rollout
+from gift_fairseq.errors import UserError
 
 
 def made(build, architecture="transformer_wmt_en_de", **options):
@@ -47,6 +48,19 @@ def test_equals_fairseqs_generator_from_scratch(build, architecture):
         assert_rows(beam(built, sample, encoder_out, size, longest), rows)
         lengths |= {len(row) for row in rows}
     assert len(lengths) >= 3
+
+
+def test_a_model_that_heeds_the_size_of_the_beam_stays_as_it_was(build):
+    """BART remembers the size: its cross-attention would read every third source only, in the training pass too."""
+    built = that_ends(
+        build(f"{TRANSFORMER.replace('transformer_wmt_en_de', 'bart_base')} --criterion gift_standard"), "bart"
+    )
+    sample = batch(built.task, sentences([(6, 4), (5, 6), (4, 3), (3, 7), (2, 5), (2, 2)]))
+    trained_on, _ = built.model(**sample["net_input"])
+    _, encoder_out = encoded(built, sample)
+    tokens = beam(built, sample, encoder_out, 3, 8)
+    assert torch.equal(built.model(**sample["net_input"])[0], trained_on)
+    assert_rows(tokens, from_scratch(built, sample, 3, 8))  # fairseq changes the model
 
 
 @pytest.mark.parametrize("prefix_size", [0, 1])
@@ -102,3 +116,13 @@ def test_the_arithmetic_is_of_the_type_that_is_asked_for(build, dtype):
     beam(built, sample, encoder_out, 2, 5)
     assert set(seen) == {torch.float32}
     hook.remove()
+
+
+def test_half_precision_of_another_kind_than_the_weights_is_refused(build):
+    built, sample = made(build, dtype=torch.bfloat16)
+    _, encoder_out = encoded(built, sample)
+    beam(built, sample, encoder_out, 2, 5, dtype=torch.bfloat16)
+    with pytest.raises(
+        UserError, match="--rollout-dtype is fp16, but the model's weights are in bf16: it must be model or"
+    ):
+        beam(built, sample, encoder_out, 2, 5, dtype=torch.float16)
