@@ -11,9 +11,11 @@ Numbers = Dict[str, float]
 
 class Log:
     """fairseq's JSON log. ``train`` has an entry for every epoch, whole or begun; ``valid`` and ``inner`` (of
-    --log-interval) for every update at which they were written; each in order, the last where there are several."""
+    --log-interval) for every update at which they were written; each in order, the last where there are several.
+    ``metric`` of the validation chose ``checkpoint_best.pt``, by its highest value if ``maximize``."""
 
-    def __init__(self, text: str):
+    def __init__(self, text: str, metric: str = "loss", maximize: bool = False):
+        self.metric, self.maximize = metric, maximize
         self.finished = "done training" in text
         found: Dict[str, Dict[float, Numbers]] = {"train": {}, "valid": {}, "inner": {}}
         for line in text.split("\n"):
@@ -30,7 +32,10 @@ class Log:
 
     @classmethod
     def of(cls, run: RunFolder) -> "Log":
-        return cls(run.log_file.read_text(encoding="utf-8", errors="replace") if run.log_file.is_file() else "")
+        text = run.log_file.read_text(encoding="utf-8", errors="replace") if run.log_file.is_file() else ""
+        flags = run.record().get("fairseq", {})
+        maximize = flags.get("maximize_best_checkpoint_metric", False)
+        return cls(text, flags.get("best_checkpoint_metric", "loss"), maximize)
 
     @staticmethod
     def _numbers(line: str) -> Numbers:
@@ -59,9 +64,10 @@ class Log:
 
     def gold_nll(self, checkpoint: str) -> Optional[float]:
         """NLL on gold prefixes of the validation set, nats a token, of the checkpoint FILE.pt; None if not logged."""
-        known = [one for one in self.valid if {"valid_nll_loss", "valid_loss"} <= one.keys()]
-        last = checkpoint_file("last")
-        if not known or checkpoint not in (last, checkpoint_file("best")):
+        known, best_by = [one for one in self.valid if "valid_nll_loss" in one], f"valid_{self.metric}"
+        if checkpoint == checkpoint_file("best"):
+            known = [one for one in known if best_by in one]
+            known.sort(key=lambda one: one[best_by], reverse=not self.maximize)  # of equal ones fairseq keeps the last
+        elif checkpoint != checkpoint_file("last"):
             return None
-        entry = known[-1] if checkpoint == last else min(known, key=lambda one: one["valid_loss"])
-        return entry["valid_nll_loss"] * math.log(2)  # logged in bits
+        return known[-1]["valid_nll_loss"] * math.log(2) if known else None  # logged in bits

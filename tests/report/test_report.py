@@ -10,7 +10,17 @@ from types import SimpleNamespace
 import pytest
 import sacrebleu
 from conftest import error_of, gift
-from report_runs import NAMES, SENTENCES, hypotheses, log_line, make_report, make_run, make_runs, references
+from report_runs import (
+    NAMES,
+    SENTENCES,
+    hypotheses,
+    log_line,
+    make_report,
+    make_run,
+    make_runs,
+    references,
+    train_options,
+)
 
 from gift_fairseq.errors import UserError
 from gift_fairseq.own_translations.origin import Origin
@@ -269,6 +279,29 @@ def test_epoch_time_is_of_the_seconds_of_updates_that_the_plugin_measured():
     log.train[1] = {"train_num_updates": 10, "train_train_wall": 7}
     log.train[0]["train_train_wall"] = 3
     assert systems.training_cost(SimpleNamespace(log=log), None).epoch_seconds == pytest.approx(4)
+
+
+@pytest.mark.parametrize(
+    "flags, best",
+    [
+        ({}, 2),  # of an earlier version, which recorded no such flags: fairseq's default, the loss
+        ({"best_checkpoint_metric": "loss", "maximize_best_checkpoint_metric": False}, 2),
+        ({"best_checkpoint_metric": "bleu", "maximize_best_checkpoint_metric": True}, 4),
+        ({"best_checkpoint_metric": "ppl", "maximize_best_checkpoint_metric": False}, None),
+    ],
+)
+def test_forgetting_is_from_the_checkpoint_that_was_best_by_the_runs_own_metric(tmp_path, flags, best):
+    """By loss that of epoch 2, by BLEU of epoch 4; of equal ones fairseq keeps the later. None: it was not logged."""
+    lines = []
+    for epoch, loss, bleu in ((1, 5, 20), (2, 4, 30), (3, 6, 40), (4, 7, 40), (5, 8, 10)):
+        valid = {"valid_loss": loss, "valid_bleu": bleu, "valid_nll_loss": epoch, "valid_num_updates": epoch}
+        lines.append(json.dumps({"epoch": epoch, **valid}) + "\n")
+    whole = "".join(lines) + "done training\n"
+    make_run(tmp_path, "baseline", {**train_options(tmp_path, "baseline"), **flags}, whole)
+    make_run(tmp_path, "standard", train_options(tmp_path, "standard"), whole)
+    baseline, tuned = (runs.read_run(tmp_path / "runs" / name) for name in ("baseline", "standard"))
+    found = systems.forgetting(tuned, baseline)
+    assert found == ({"valid": systems.GoldNLL(best * math.log(2), 5 * math.log(2))} if best else {})
 
 
 def test_the_last_line_of_an_epoch_counts():
