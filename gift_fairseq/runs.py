@@ -14,7 +14,8 @@ The folder of a training:
     checkpoints/      fairseq's, and checkpoint_average.pt
     generate/         TESTSET.SEARCH.txt, the translations, detokenized, a line for a line; SEARCH is beam5 for example,
                       or beam5-average of checkpoint_average.pt of a fine-tuning
-    scores.json       their scores, by TESTSET.SEARCH, each with the checkpoint and the flags it was made by
+    scores.json       their scores, by TESTSET.SEARCH, each with the checkpoint, its updates and the flags it was
+                      made by
     exposure/         TESTSET.json, the measure of exposure bias
     raw/              the text that the scores were computed on; gift_fairseq.data.testsets knows its files
     done/             STAGE, a stamp for each stage that is finished

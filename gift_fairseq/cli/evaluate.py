@@ -1,8 +1,8 @@
 """Translate test sets with checkpoints, and score what comes out.
 
 Writes RUN/generate/TESTSET.SEARCH.txt, the translations, and RUN/scores.json: BLEU, chrF2 and TER by sacreBLEU, on
-detokenized text, beside the checkpoint's file name and the flags after --. The mean of a fine-tuning's models
-(checkpoint_average.pt) is scored beside its last checkpoint, as TESTSET.SEARCH-average.
+detokenized text, beside the checkpoint's file name, its number of updates, and the flags after --. The mean of a
+fine-tuning's models (checkpoint_average.pt) is scored beside its last checkpoint, as TESTSET.SEARCH-average.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
                 lines = translator.translate_set(name, subset, beam)
                 run.generated.mkdir(parents=True, exist_ok=True)
                 write_whole(str(run.translations(column)), "".join(line + "\n" for line in lines))
-                by = checkpoint.name, shlex.join(flags)
+                by = checkpoint.name, shlex.join(flags), translator.updates
                 score = scores.write_score(run, column, options.data, options.compound_split, *by)
                 split = f", compounds split {score.compound_split_bleu:.2f}" if options.compound_split else ""
                 print(f"{run.folder.name}\t{column}\t{score.bleu:.2f}{split}\t{score.signature}", flush=True)

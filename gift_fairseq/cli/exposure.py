@@ -32,7 +32,8 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
             for name, subset in sets.items():
                 say(f"measuring exposure bias on {name} of {run.folder.name}")
                 found = exposure.measure(translator, name, subset, options.positions, options.max_tokens)
-                text = json.dumps({"checkpoint": str(within), **found}, indent=1, allow_nan=False) + "\n"
+                found = {"checkpoint": str(within), "updates": translator.updates, **found}
+                text = json.dumps(found, indent=1, allow_nan=False) + "\n"
                 run.exposures.mkdir(parents=True, exist_ok=True)
                 write_whole(str(run.exposure(name)), text)
                 print(f"{run.folder.name}\t{name}\t{exposure.summary(found)}", flush=True)

@@ -17,10 +17,10 @@ not counted.
 All logarithms are natural, NLL is in nats a token without label smoothing, ``</s>`` is a token, accuracies and shares
 are between 0 and 1, positions and distances count from 1. A mean over no tokens is null.
 
-The file: ``checkpoint`` (its name within the run), ``testset``, ``sentences``; ``gold`` and ``own``: ``nll``,
-``accuracy``, ``tokens`` over all positions of the teacher-forced and the free-running decoding (``gold`` before and
-after fine-tuning shows what a model forgot of gold prefixes); ``teacher_forced`` and ``free_running``: ``position``,
-``tokens``, ``accuracy``, ``nll`` as lists over positions, and ``set_size``; ``excess_error``: see
+The file: ``checkpoint`` (its name within the run), its ``updates``, ``testset``, ``sentences``; ``gold`` and ``own``:
+``nll``, ``accuracy``, ``tokens`` over all positions of the teacher-forced and the free-running decoding (``gold``
+before and after fine-tuning shows what a model forgot of gold prefixes); ``teacher_forced`` and ``free_running``:
+``position``, ``tokens``, ``accuracy``, ``nll`` as lists over positions, and ``set_size``; ``excess_error``: see
 :func:`excess_error`; ``recovery``: see :func:`recovery`; ``first_mistake``: ``share`` of the sentences with a step that
 is not optimal, and its ``mean_position`` in those; ``seconds``.
 """

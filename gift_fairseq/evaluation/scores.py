@@ -62,6 +62,7 @@ class Score(Metrics):
     compound_split_bleu: Optional[float] = None  # where it was asked for
     checkpoint: Optional[str] = None  # the name of its file; None: not known, in scores of an earlier version
     flags: Optional[str] = None  # of fairseq-generate, as they stood after --; None: not known either
+    updates: Optional[int] = None  # of the checkpoint; None: not known either
 
     @classmethod
     def of_json(cls, found: Mapping[str, Any]) -> "Score":
@@ -187,14 +188,15 @@ def write_score(
     compound_split: bool = False,
     checkpoint: Optional[str] = None,
     flags: Optional[str] = None,
+    updates: Optional[int] = None,
 ) -> Score:
     """Scores ``column``, which was just translated, into the ``scores.json`` of ``run``, and returns the score.
 
-    ``checkpoint`` and ``flags`` are those of the score. The raw text of its test set is copied beside it. Scores of
-    other columns stay, except those on another text of the same name.
+    ``checkpoint``, ``flags`` and ``updates`` are those of the score. The raw text of its test set is copied beside
+    it. Scores of other columns stay, except those on another text of the same name.
     """
     score, name = score_column(run, column, data, compound_split), testset_of(column)
-    score = replace(score, checkpoint=checkpoint, flags=flags)
+    score = replace(score, checkpoint=checkpoint, flags=flags, updates=updates)
     before = read_json(run.scores_file)
     kept = before if isinstance(before, dict) else {}
     sides = score.src, score.tgt

@@ -5,12 +5,12 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from gift_fairseq.evaluation import significance
 from gift_fairseq.evaluation.scores import search_of, testset_of
 from gift_fairseq.evaluation.significance import LEVEL, OverSeeds
-from gift_fairseq.report.runs import CONTROL, Run
+from gift_fairseq.report.runs import CONTROL, LAST, Run
 from gift_fairseq.report.systems import System, SystemRow, baseline_of, control_of, held, same_time_control_of
 from gift_fairseq.runs import AVERAGED
 
@@ -104,6 +104,48 @@ def unlike_flags(runs: Sequence[Run]) -> List[str]:
                 f"Warning: on {column} runs were evaluated with different flags after --, so their scores do not "
                 f"compare: {with_flags}."
             )
+    return found
+
+
+def _measured(run: Run) -> Iterator[Tuple[str, str, str, Optional[int]]]:
+    """By which command ``run`` was measured, on what, and the checkpoint's file name and updates, if known."""
+    for column, score in run.scores.items():
+        yield "evaluate", column, score.checkpoint or "", score.updates
+    for name, found in run.exposure.items():
+        yield "exposure", name, Path(found.get("checkpoint") or "").name, found.get("updates")
+
+
+def unlike_checkpoints(runs: Sequence[Run]) -> List[str]:
+    """Warnings where fine-tunings were measured by checkpoints of different names, as far as these are known.
+
+    Not of a baseline, whose checkpoint is the one that was fine-tuned.
+    """
+    first: Dict[Tuple[str, str], Dict[str, str]] = {}  # by what was measured and checkpoint, the name of the first run
+    for run in (run for run in runs if run.started_from):
+        for command, what, checkpoint, _ in _measured(run):
+            if checkpoint:
+                first.setdefault((command, what), {}).setdefault(checkpoint, run.name)
+    return [
+        f"Warning: on {what} {command} took different checkpoints of the fine-tunings, so differences may come from "
+        f"that: {'; '.join(f'{checkpoint} of {name}' for checkpoint, name in runs_by_checkpoint.items())}."
+        for (command, what), runs_by_checkpoint in first.items()
+        if len(runs_by_checkpoint) > 1
+    ]
+
+
+def outdated(runs: Sequence[Run]) -> List[str]:
+    """Warnings where the ``checkpoint_last.pt`` that was measured is not the one with which the training ended."""
+    found = []
+    for run in runs:
+        ended, old = run.log.updates, {}
+        for command, what, checkpoint, updates in _measured(run):
+            if checkpoint == LAST and updates is not None and ended not in (0, updates):  # 0: there is no log
+                old.setdefault((command, updates), []).append(what)
+        found += [
+            f"Warning: {run.name} was measured on {', '.join(sets)} after {updates:,} updates, but its training ended "
+            f"after {ended:,}: run {command} again."
+            for (command, updates), sets in old.items()
+        ]
     return found
 
 

@@ -235,7 +235,7 @@ def _score(scores: Sequence[Score]) -> SystemScore:
         for same in zip(*(s.bleu_by_length for s in scores))
     ]
     mean = {metric: fmean(getattr(score, metric) for score in scores) for metric in METRICS}
-    mean.update(bleu_by_length=buckets, compound_split_bleu=None, checkpoint=None, flags=None)
+    mean.update(bleu_by_length=buckets, compound_split_bleu=None, checkpoint=None, flags=None, updates=None)
     sd = stdev(score.bleu for score in scores) if len(scores) > 1 else None
     return SystemScore(**{**vars(scores[0]), **mean}, seeds=len(scores), sd=sd)
 

@@ -171,11 +171,12 @@ def test_scores_of_other_columns_stay(data, tmp_path):
 def test_scores_of_an_earlier_version_are_read(data, tmp_path):
     write_text(data, "news", "a house", "ein Haus")
     translate(tmp_path, "news.greedy", "ein Haus")
-    score = scores.write_score(RunFolder(tmp_path), "news.greedy", data, False, "checkpoint_best.pt", "--max-len-b 3")
+    by = "checkpoint_best.pt", "--max-len-b 3", 7
+    score = scores.write_score(RunFolder(tmp_path), "news.greedy", data, False, *by)
     found = json.loads((tmp_path / "scores.json").read_text())["news.greedy"]
-    assert scores.Score.of_json(found) == score and score.flags == "--max-len-b 3"
-    del found["checkpoint"], found["flags"]
-    assert scores.Score.of_json(found) == replace(score, checkpoint=None, flags=None)
+    assert scores.Score.of_json(found) == score and (score.checkpoint, score.flags, score.updates) == by
+    del found["checkpoint"], found["flags"], found["updates"]
+    assert scores.Score.of_json(found) == replace(score, checkpoint=None, flags=None, updates=None)
 
 
 def test_a_run_keeps_what_a_report_needs(data, tmp_path):

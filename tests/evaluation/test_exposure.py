@@ -204,6 +204,7 @@ def test_the_command_against_the_loop(data, run, capsys):
     for name, subset, size in (("news", "test", 8), ("valid", "valid", 11)):
         found = json.loads((run / "exposure" / f"{name}.json").read_text())
         assert (found.pop("checkpoint"), found.pop("testset")) == ("checkpoints/checkpoint_last.pt", name)
+        assert found.pop("updates") == 80
         assert found.pop("seconds") > 0 and found["sentences"] == size
         task.load_dataset(subset)
         dataset = task.dataset(subset)

@@ -95,8 +95,9 @@ def test_evaluate_is_fairseq_generate(trained, tmp_path, capsys, flags):
             assert found[folder.name] == expected and len(set(expected)) > 1
     assert found["test.beam4"] != found["test.greedy"]
     scored = json.loads(RunFolder(tmp_path / "run").scores_file.read_text())
-    by = {(score["checkpoint"], score["flags"]) for score in scored.values()}
-    assert sorted(scored) == sorted(found) and by == {(checkpoint.name, shlex.join(map(str, [*FLAGS, *flags])))}
+    by = {(score["checkpoint"], score["updates"], score["flags"]) for score in scored.values()}
+    flags = shlex.join(map(str, [*FLAGS, *flags]))
+    assert sorted(scored) == sorted(found) and by == {(checkpoint.name, 120, flags)}
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines() if line.startswith("run\t")]
     assert [line[1] for line in lines] == sorted(found) and all("version:" in line[3] for line in lines)
 

@@ -97,6 +97,46 @@ def test_a_control_that_beats_the_baseline_is_warned_of(seeds, p, warned):
     assert bool(found) == bool(warned) and all(f"(BLEU, {warned})" in line for line in found)
 
 
+def measured(name, updates=9, started_from="x.pt", exposure=(), **scores):
+    """A run that made ``updates``; ``scores`` and ``exposure`` are the checkpoints' names and updates."""
+    scores = {c.replace("_", "."): SimpleNamespace(checkpoint=file, updates=n) for c, (file, n) in scores.items()}
+    exposure = {"a": {"checkpoint": f"checkpoints/{exposure[0]}", "updates": exposure[1]}} if exposure else {}
+    log = SimpleNamespace(updates=updates)
+    return SimpleNamespace(name=name, started_from=started_from, log=log, scores=scores, exposure=exposure)
+
+
+LAST, BEST = "checkpoint_last.pt", "checkpoint_best.pt"
+
+
+def test_unlike_checkpoints_are_warned_of():
+    """Of fine-tunings; the baseline's is the one they started from; an earlier version does not say which it was."""
+    alike = [
+        measured("baseline", started_from="", a_beam5=(BEST, 5), exposure=(BEST, 5)),
+        measured("old", a_beam5=(None, None)),
+        measured("standard", a_beam5=(LAST, 9), b_beam5=(LAST, 9), exposure=(LAST, 9)),
+    ]
+    assert comparisons.unlike_checkpoints(alike) == []
+    other = measured("other", a_beam5=(BEST, 6), b_beam5=(LAST, 9), exposure=(BEST, 6))
+    evaluated, exposed = comparisons.unlike_checkpoints([*alike, other])
+    for found, start in ((evaluated, "Warning: on a.beam5 evaluate took"), (exposed, "Warning: on a exposure took")):
+        assert found.startswith(start) and found.endswith(f": {LAST} of standard; {BEST} of other.")
+
+
+def test_scores_of_a_checkpoint_that_was_trained_on_are_warned_of():
+    """Only checkpoint_last.pt has to be of the training's end; where a number is not known nothing is said."""
+    current = [
+        measured("new", 2400, a_beam5=(LAST, 2400), a_greedy=(BEST, 1200), b_beam5=(LAST, None), b_greedy=(None, None)),
+        measured("without a log", 0, a_beam5=(LAST, 1200)),
+    ]
+    assert comparisons.outdated(current) == []
+    old = measured("old", 2400, a_beam5=(LAST, 1200), a_greedy=(LAST, 1200), b_greedy=(LAST, 2400), exposure=(LAST, 7))
+    assert comparisons.outdated([*current, old]) == [
+        "Warning: old was measured on a.beam5, a.greedy after 1,200 updates, but its training ended after 2,400: run "
+        "evaluate again.",
+        "Warning: old was measured on a after 7 updates, but its training ended after 2,400: run exposure again.",
+    ]
+
+
 def test_unlike_flags_are_warned_of():
     """Of a column, averaged or not; what an earlier version scored does not say its flags."""
 

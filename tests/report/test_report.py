@@ -210,6 +210,21 @@ def test_the_validation_set_is_shown_only_where_it_is_named(root, tmp_path):
     assert report()["systems"][0]["notes"] == ["evaluated on valid alone, which only --testset valid shows"]
 
 
+def test_states_of_checkpoints_that_do_not_compare_are_warned_of(root, tmp_path):
+    """The logs end after 3 updates; one of the runs was scored by its best checkpoint, another before it ended."""
+    shutil.copytree(root / "runs", tmp_path / "runs")
+    folders = [tmp_path / "runs" / name for name in ("standard-1", "recurrent-1")]
+    for folder, by in zip(folders, ({"checkpoint": "checkpoint_best.pt"}, {"checkpoint": runs.LAST, "updates": 2})):
+        found = json.loads((folder / "scores.json").read_text())
+        found["news.greedy"].update(by)
+        (folder / "scores.json").write_text(json.dumps(found))
+    unlike, outdated = write_report(tmp_path / "out", "title", folders)
+    assert f"checkpoint_best.pt of standard-1; {runs.LAST} of recurrent-1" in unlike
+    assert "recurrent-1 was measured on news.greedy after 2 updates, but its training ended after 3" in outdated
+    text = (tmp_path / "out" / "results.md").read_text()
+    assert unlike in text and outdated in text
+
+
 def test_what_is_compared_with_nothing_is_said():
     """A control of another seed alone; two settings of the control, none of them chosen."""
     scores = {"a.beam5": SimpleNamespace(seeds=1)}
