@@ -20,6 +20,7 @@ The folder of a training:
     raw/              the text that the scores were computed on; gift_fairseq.data.testsets knows its files
     done/             STAGE, a stamp for each stage that is finished
     lock              held while a command works here
+    scores.lock       held while scores.json and raw/ change, which they also do while a command works here
 """
 
 import ast
@@ -85,6 +86,13 @@ class RunFolder:
     def hypotheses(self, column: str) -> List[str]:
         """What was generated for ``column``: a line for each of the test set."""
         return self.translations(column).read_text(encoding="utf-8").split("\n")[:-1]
+
+    @contextlib.contextmanager
+    def changing_scores(self) -> Iterator[None]:
+        """Waits until no other process changes the scores, and keeps others from it while the block runs."""
+        with open(self.folder / "scores.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def exposure(self, testset: str) -> Path:
         return self.exposures / f"{testset}.json"

@@ -193,22 +193,24 @@ def write_score(
     """Scores ``column``, which was just translated, into the ``scores.json`` of ``run``, and returns the score.
 
     ``checkpoint``, ``flags`` and ``updates`` are those of the score. The raw text of its test set is copied beside
-    it. Scores of other columns stay, except those on another text of the same name.
+    it. Scores of other columns stay, also those that another process writes meanwhile, except those on another text
+    of the same name.
     """
     score, name = score_column(run, column, data, compound_split), testset_of(column)
     score = replace(score, checkpoint=checkpoint, flags=flags, updates=updates)
-    before = read_json(run.scores_file)
-    kept = before if isinstance(before, dict) else {}
-    sides = score.src, score.tgt
-    if any(testsets.text_of(run.folder, name, side) != testsets.text_of(data, name, side) for side in sides):
-        dropped = [other for other in kept if testset_of(other) == name]
-        if set(dropped) - {column}:
-            say(f"scores of {run.folder.name} on {name} are dropped: they were on another text of that name")
-        kept = {other: found for other, found in kept.items() if other not in dropped}
-        _write(run, kept)  # before the text changes
-        for side in sides:
-            testsets.copy_raw(data, run.folder, name, side)
-    _write(run, {**kept, column: to_json(score)})
+    with run.changing_scores():
+        before = read_json(run.scores_file)
+        kept = before if isinstance(before, dict) else {}
+        sides = score.src, score.tgt
+        if any(testsets.text_of(run.folder, name, side) != testsets.text_of(data, name, side) for side in sides):
+            dropped = [other for other in kept if testset_of(other) == name]
+            if set(dropped) - {column}:
+                say(f"scores of {run.folder.name} on {name} are dropped: they were on another text of that name")
+            kept = {other: found for other, found in kept.items() if other not in dropped}
+            _write(run, kept)  # before the text changes
+            for side in sides:
+                testsets.copy_raw(data, run.folder, name, side)
+        _write(run, {**kept, column: to_json(score)})
     return score
 
 

@@ -76,7 +76,7 @@ class Translator:
         overrides = overrides_of(self.cfg.common_eval.model_overrides)
         state = checkpoint_utils.load_checkpoint_to_cpu(str(checkpoint), overrides)
         self.models, _ = checkpoint_utils.load_model_ensemble([str(checkpoint)], overrides, self.task, state=state)
-        self.updates = state["optimizer_history"][-1].get("num_updates")  # that the checkpoint has behind it
+        self.updates = state["optimizer_history"][-1]["num_updates"]  # that the checkpoint has behind it
         for model in self.models:
             if self.cfg.common.fp16:
                 model.half()

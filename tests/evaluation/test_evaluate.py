@@ -1,6 +1,8 @@
 """Scores of what a run generated, against the raw references."""
 
 import json
+import subprocess
+import sys
 from argparse import Namespace
 from dataclasses import replace
 
@@ -166,6 +168,27 @@ def test_scores_of_other_columns_stay(data, tmp_path):
     write_text(other, "news", "a house", "ein Haus")
     scores.write_score(RunFolder(run), "news.greedy", other)
     assert not (run / "raw" / "news.de.1").exists()
+
+
+def test_two_processes_may_score_one_run(data, tmp_path):
+    """No column is lost and no file is missing, also where they begin with the run's copy of the raw text."""
+    write_text(data, "news", "a house", "ein Haus")
+    columns = [f"news.beam{beam}" for beam in range(2, 42)]
+    for column in columns:
+        translate(tmp_path / "run", column, "ein Haus")
+    code = (
+        "import sys; from pathlib import Path; from gift_fairseq.evaluation import scores; "
+        "from gift_fairseq.runs import RunFolder; data, run, *columns = sys.argv[1:]; input(); "
+        "[scores.write_score(RunFolder(Path(run)), column, Path(data)) for column in columns]"
+    )
+    words = [[sys.executable, "-c", code, str(data), str(tmp_path / "run"), *columns[part::2]] for part in (0, 1)]
+    started = [subprocess.Popen(one, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for one in words]
+    for process in started:  # both have imported what they need before either begins
+        process.stdin.write("\n")
+        process.stdin.flush()
+    ended = [(process.communicate()[1], process.returncode) for process in started]
+    assert all(not status for _, status in ended), ended
+    assert set(json.loads((tmp_path / "run" / "scores.json").read_text())) == set(columns)
 
 
 def test_scores_of_an_earlier_version_are_read(data, tmp_path):
