@@ -218,6 +218,16 @@ def training_cost(run: Run, updates_per_epoch: Optional[float]) -> TrainingCost:
     )
 
 
+def epoch_of(runs: Sequence[Run]) -> Optional[float]:
+    """How many updates an epoch's time is of, one number for all ``runs``; None where none of them was trained here.
+
+    Those of the first epoch of the baseline. Where its log is not among them: of the control; without one, of the first
+    of ``runs``.
+    """
+    logged, rank = [run for run in runs if run.trained and run.log.train], {"baseline": 0, "control": 1}
+    return min(logged, key=lambda run: rank.get(run.role, 2)).log.epoch_updates()[0] if logged else None
+
+
 def forgetting(run: Run, baseline: Optional[Run]) -> Dict[str, GoldNLL]:
     """Of the validation set as training logged it, and of the test sets whose exposure bias was measured."""
     if baseline is None:
@@ -244,8 +254,7 @@ def rows(
     systems: Sequence[System], runs: Sequence[Run], columns: Sequence[str], tests: Dict[Path, Dict[str, Any]]
 ) -> List[SystemRow]:
     """A row for every system; ``tests``, by a run's folder, are those over sentences."""
-    baselines = [run for run in runs if not run.started_from and run.log.finished and run.log.train]
-    updates_per_epoch = baselines[0].log.epoch_updates()[0] if baselines else None
+    updates_per_epoch = epoch_of(runs)
 
     def row(run: Run) -> RunRow:
         gold_nll = forgetting(run, baseline_of(run, runs)) if run.trained else {}

@@ -181,9 +181,11 @@ def legend(rows: Sequence[SystemRow], claims: Sequence[Claim]) -> List[str]:
     if any(claim.against == "same-time control" for claim in claims):
         lines.append("Same-time control: standard for as many updates as took as long as those of the strategy.")
     lines.append(
-        "Epoch time: seconds in updates (no validation, no saving) per update, times the updates of the baseline's "
-        "first epoch. Average memory is over all updates, maximum memory the highest peak; on a CPU of the process, "
-        "with what its allocator keeps free for the next tensors. Tokens/s: target tokens, as fairseq logs them."
+        "Epoch time: seconds in updates (no validation, no saving) per update, times one number of updates for all "
+        "rows: those of the baseline's first epoch, or where its log is missing of the control's, or without a control "
+        "of the first run's, as far as that epoch went. Average memory is over all updates, maximum memory the highest "
+        "peak; on a CPU of the process, with what its allocator keeps free for the next tensors. Tokens/s: target "
+        "tokens, as fairseq logs them."
     )
     held = {claim.system for claim in claims if claim.against == "control"}
     alone = [row.name for row in rows if row.scores and not (row.role or row.notes or row.name in held)]

@@ -281,6 +281,28 @@ def test_time_memory_and_forgetting_by_hand(rows):
     assert baseline["gold_nll"] == {}
 
 
+@pytest.mark.parametrize(
+    "names, updates",  # of the epoch that all times are of
+    [("long short standard baseline", 50), ("long short standard", 12), ("long short", 24), ("short long", 18)],
+)
+def test_epoch_times_compare_without_the_log_of_the_baseline(tmp_path, names, updates):
+    """All runs make an update in a second; they end inside their first epoch, after unlike numbers of updates."""
+    made = {"long": ("gift_recurrent", 24), "short": ("gift_weighted", 18), "standard": ("gift_standard", 12)}
+    made["baseline"] = ("cross_entropy", 50)
+    for name, (criterion, number) in made.items():
+        log = log_line(1, number, seconds=number) + "done training\n"
+        make_run(tmp_path, name, train_options(tmp_path, name, criterion, updates=number), log)
+    if "baseline" not in names:  # it was trained elsewhere, and is among the runs without a log
+        shutil.rmtree(tmp_path / "runs" / "baseline")
+        make_run(tmp_path, "baseline")
+    write_report(
+        tmp_path / "out", "title", [tmp_path / "runs" / name for name in dict.fromkeys([*names.split(), "baseline"])]
+    )
+    found = json.loads((tmp_path / "out" / "results.json").read_text())["systems"]
+    assert {row["epoch_seconds"] for row in found} - {None} == {updates}
+    assert len([row for row in found if row["epoch_seconds"]]) == len(names.split())
+
+
 def test_epoch_time_is_of_the_seconds_of_updates_that_the_plugin_measured():
     """4 updates of 1.25 ms and 6 of 2.5 ms, in epochs of 4: 8 ms, where fairseq logs 0 s; without, fairseq's time."""
     entries = [{"train_num_updates": 4, "train_train_wall": 0, "train_update_seconds": 0.00125}]
