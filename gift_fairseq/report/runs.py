@@ -1,5 +1,6 @@
 """A run's folder as the report sees it: what was trained, how it went, what it scored, and what is missing."""
 
+import argparse
 import contextlib
 import shlex
 from dataclasses import dataclass, fields
@@ -10,11 +11,13 @@ from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
 
 import gift_fairseq.criterions  # noqa: F401  registers the strategies, whose options are asked for
 from gift_fairseq import runs
+from gift_fairseq.checkpoints.files import read_checkpoint
 from gift_fairseq.data import testsets
 from gift_fairseq.errors import UserError, option
 from gift_fairseq.evaluation.scores import Score, testset_of
 from gift_fairseq.io import read_json
 from gift_fairseq.own_translations.origin import Origin
+from gift_fairseq.training.launch import without_placement
 from gift_fairseq.training.log import Log
 
 CONTROL = "gift_standard"
@@ -40,7 +43,7 @@ class Run:
     folder: Path
     name: str
     command: str
-    options: Dict[str, Any]  # fairseq's, typed; empty if the run was not trained by this command line
+    options: Dict[str, Any]  # fairseq's, typed; empty for a baseline that was not trained by this command line
     settings: Dict[str, Any]  # see settings_of()
     same_time_as: str  # the name of the run whose time this control has; empty for all others
     role: str  # as what others are compared with it: baseline, control, same-time control; empty for all others
@@ -139,6 +142,24 @@ def _role(options: Dict[str, Any], same_time_as: str) -> str:
     return "control" if options.get("criterion") == CONTROL else ""
 
 
+def options_in_checkpoint(run: runs.RunFolder) -> Dict[str, Any]:
+    """fairseq's options of a fine-tuning that fairseq-train made by itself, as ``run.json`` would have them.
+
+    Empty where the last or, without it, the best checkpoint is missing, cannot be read, or was not fine-tuned by a
+    criterion of this plugin: a checkpoint of the user's own is a baseline, whatever it was made from.
+    """
+    path = next((path for name in ("last", "best") if (path := run.checkpoint(name)).is_file()), None)
+    state: Dict[str, Any] = {}
+    with contextlib.suppress(UserError):
+        state = read_checkpoint("RUN", str(path)) if path else {}
+    model = (state.get("cfg") or {}).get("model")
+    options = without_placement(vars(model)) if isinstance(model, argparse.Namespace) else {}  # it has all of them
+    if not (options.get("finetune_from_model") and options.get("criterion", "").startswith("gift_")):
+        return {}
+    options.pop("_name", None)
+    return {**options, "finetune_from_model": str(Path(options["finetune_from_model"]).resolve())}
+
+
 def read_run(folder: Path) -> Run:
     """The run in ``folder``, however far it came; what is half-written counts as missing."""
     run = runs.RunFolder(Path(folder))
@@ -148,12 +169,12 @@ def read_run(folder: Path) -> Run:
     scores = scores if isinstance(scores, dict) else {}
     complete = {column: _score(run, column, found) for column, found in scores.items()}
     complete = {column: score for column, score in complete.items() if score}
-    options, reason = record.get("fairseq", {}), ""
+    options, reason = record.get("fairseq", {}) if record else options_in_checkpoint(run), ""
     if run.log_file.is_file() or record:
         if not (log.finished or run.is_done("train")):
             planned = options.get("max_update")
             reason = f"training not finished: {log.updates}{f' of {planned}' if planned else ''} updates"
-    elif not scores:
+    elif not scores and not options:
         reason = "not trained"
     trained = not reason
     if trained and not complete:

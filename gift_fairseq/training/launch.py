@@ -282,8 +282,12 @@ def typed_options(words: List[str]) -> Dict[str, Any]:
     :class:`UserError` with fairseq's own sentence where it does not understand them.
     """
     with ONE_AT_A_TIME, fairseq_reads("fairseq-train"), quiet():
-        found = vars(_parsed(words))
-    kept = {name: value for name, value in found.items() if name not in PLACEMENT}
+        return without_placement(vars(_parsed(words)))
+
+
+def without_placement(options: Dict[str, Any]) -> Dict[str, Any]:
+    """fairseq's ``options`` but for :data:`PLACEMENT` and those of distributed training."""
+    kept = {name: value for name, value in options.items() if name not in PLACEMENT}
     return {name: value for name, value in kept.items() if not name.startswith(("distributed_", "ddp_"))}
 
 

@@ -5,11 +5,13 @@ import json
 import math
 import re
 import shutil
+from argparse import Namespace
 from types import SimpleNamespace
 
 import pytest
 import sacrebleu
-from conftest import error_of, gift
+import torch
+from conftest import TRANSFORMER, error_of, fairseq_train, gift
 from report_runs import (
     NAMES,
     SENTENCES,
@@ -26,6 +28,7 @@ from gift_fairseq.errors import UserError
 from gift_fairseq.own_translations.origin import Origin
 from gift_fairseq.report import runs, samples, systems, table
 from gift_fairseq.report.folder import write_report
+from gift_fairseq.training.launch import typed_options
 from gift_fairseq.training.log import Log
 
 
@@ -350,6 +353,57 @@ def test_the_last_line_of_an_epoch_counts():
     assert not log.finished and Log("").updates == 0
     foreign = Log(epochs.replace("train_mem_mib", "other"))  # of a criterion that does not measure it
     assert systems.training_cost(SimpleNamespace(log=foreign), None).average_memory_mib is None
+
+
+def test_fine_tunings_by_fairseq_train_itself_are_told_from_baselines(root, out, tmp_path):
+    """Without run.json, by the options in the last or the best checkpoint: the same rows and claims as with it."""
+    shutil.copytree(root / "runs", tmp_path / "runs")
+    folders = [tmp_path / "runs" / name for name in NAMES]
+    for folder, name in zip(folders, ("last", "best", "last", "best", "last", "best", "last", "best")):
+        record = folder / "run.json"
+        options = json.loads(record.read_text())["fairseq"]
+        record.unlink()
+        options.update(_name="transformer", save_dir=str(folder), distributed_port=len(str(folder)))
+        (folder / "checkpoints").mkdir()
+        state = {"model": {}, "cfg": {"model": Namespace(**options)}}
+        torch.save(state, folder / "checkpoints" / f"checkpoint_{name}.pt")
+    write_report(tmp_path / "out", "title", folders)
+    before, after = (json.loads((folder / "results.json").read_text()) for folder in (out, tmp_path / "out"))
+    assert after["claims"] == before["claims"] != []
+    for key in ("name", "role", "criterion"):
+        assert [row[key] for row in after["systems"][1:]] == [row[key] for row in before["systems"][1:]]
+    baseline = after["systems"][0]
+    assert (baseline["name"], baseline["role"], baseline["criterion"]) == ("baseline", "baseline", "")
+    for file in ("scores.json", "train.log"):
+        (folders[1] / file).unlink()
+    assert runs.read_run(folders[1]).reason == "not evaluated"
+    (folders[1] / "checkpoints" / "checkpoint_best.pt").write_bytes(b"half")
+    assert runs.read_run(folders[1]).options == {}
+
+
+@pytest.mark.cli
+def test_a_checkpoint_holds_the_options_that_run_json_would(binarized, tmp_path, monkeypatch):
+    """fairseq-train's own, of a relative path."""
+    flags = f"{TRANSFORMER} --task gift_translation --disable-validation --max-update 1"
+    monkeypatch.chdir(tmp_path)
+    fairseq_train(binarized, tmp_path / "base", f"{flags} --criterion cross_entropy")
+    (tmp_path / "run").mkdir()
+    words = f"{flags} --criterion gift_weighted --weight-floor 0.4 --lr 7e-4 --seed 5"
+    start = ["--finetune-from-model", "base/checkpoint_last.pt"]
+    fairseq_train(binarized, tmp_path / "run" / "checkpoints", words, *start)
+    run = runs.read_run(tmp_path / "run")
+    assert (run.role, run.strategy) == ("", ("gift_weighted", "--weight-floor 0.4"))
+    more = "--optimizer adam --max-tokens 200 --no-epoch-checkpoints".split()
+    expected = typed_options(["fairseq-train", str(binarized), *more, *start, *words.split()])
+    expected["finetune_from_model"] = str(tmp_path.resolve() / "base" / "checkpoint_last.pt")
+    assert set(expected) <= set(run.options)  # fairseq adds a few when it makes the model
+    assert {name: run.options[name] for name in expected if run.options[name] != expected[name]} == {}
+    (tmp_path / "base").rename(tmp_path / "checkpoints")
+    assert runs.read_run(tmp_path).options == {}  # it was not fine-tuned
+    fine_tuned = {"finetune_from_model": "x.pt", "criterion": "label_smoothed_cross_entropy"}
+    state = {"model": {}, "cfg": {"model": Namespace(**fine_tuned)}}
+    torch.save(state, tmp_path / "checkpoints" / "checkpoint_last.pt")
+    assert runs.read_run(tmp_path).role == "baseline"  # a user's own checkpoint
 
 
 def test_what_is_missing_is_said(rows, out):
