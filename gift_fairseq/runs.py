@@ -41,6 +41,7 @@ TYPED_AS = {  # options of each command that fairseq knows by another name
     "train": {"max_update": "updates", "warmup_updates": "warmup"},
     "finetune": {"max_update": "updates", "finetune_from_model": "from", "criterion": "strategy"},
 }
+CONTENT = "content_of_from"  # a setting of a fine-tuning: the digest of the checkpoint that it starts from
 AVERAGED = "-average"  # after the SEARCH with which the mean of a fine-tuning's models was scored
 
 
@@ -168,21 +169,24 @@ def begin(out: Path, record: Mapping[str, Any]) -> Iterator[Begun]:
             raise
 
 
-def check_replaceable(out: Path, names: Sequence[str], command: str, stage: str) -> None:
-    """:class:`UserError` if one of ``names`` is in ``out``, which ``command`` replaces, and is not its own.
+def check_replaceable(out: Path, names: Sequence[str], command: str, stage: str, given_as: str = "--out") -> None:
+    """:class:`UserError` if ``out`` has one of ``names``, or patterns, which ``command`` replaces, and is not its own.
 
-    It is if ``command`` began ``out``, or has finished ``stage`` there.
+    It is if ``command`` began ``out``, or has finished ``stage`` there. ``given_as`` as in :func:`check_same`.
     """
     run = RunFolder(out)
-    there = [out / name for name in names if (out / name).exists()]
+    there = [path for name in names for path in sorted(out.glob(name))]
     if there and not (run.record().get("command") == command or run.is_done(stage)):
         raise UserError(
-            f"--out is {out}, but {there[0]} is there and was not made by gift {command}: choose another folder"
+            f"{given_as} is {out}, but {there[0]} is there and was not made by gift {command}: choose another folder"
         )
 
 
-def check_same(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """:class:`UserError` that names the first option whose value was another one when ``out`` was begun."""
+def check_same(out: Path, before: Mapping[str, Any], now: Mapping[str, Any], given_as: str = "--out") -> None:
+    """:class:`UserError` that names the first option whose value was another one when ``out`` was begun.
+
+    ``given_as`` is the option that says which folder it is.
+    """
     if not before:
         return
     old, new = (
@@ -192,9 +196,11 @@ def check_same(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> 
     for name in ("command", *now.get("settings", {}), *now.get("fairseq", {})):
         if name in old and _value(old[name]) != _value(new[name]):
             typed = option(TYPED_AS.get(now["command"], {}).get(name, name))
-            typed = {"command": "the command", "flags": "what follows --"}.get(name, typed)
+            typed = {"command": "the command", "flags": "what follows --", CONTENT: "what --from holds"}.get(
+                name, typed
+            )
             raise UserError(
-                f"--out is {out}, which was made with other options: {typed} was {_text(old[name])} and is now "
+                f"{given_as} is {out}, which was made with other options: {typed} was {_text(old[name])} and is now "
                 f"{_text(new[name])}; choose another folder, or the value of before"
             )
 
@@ -213,13 +219,16 @@ def _text(value: Any) -> str:
 
 def provenance() -> Dict[str, Any]:
     """The commit of this project, if it is a checkout, and the versions of all packages of the environment."""
-    here = Path(__file__).parent
-    found = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    project = Path(__file__).resolve().parent.parent
+    asked = ["git", "-C", str(project), "rev-parse", "--show-toplevel", "HEAD"]
+    found = subprocess.run(asked, capture_output=True, text=True, check=False)
+    top, _, commit = found.stdout.strip().partition("\n")
+    commit = commit if top == str(project) else ""  # of the user's project, with an environment in it
     packages = {
         f"{one.metadata['Name']}=={one.version}" for one in importlib.metadata.distributions() if one.metadata["Name"]
     }
     versions = [f"python=={sys.version.split()[0]}", *sorted(packages, key=str.lower)]
-    return {"commit": found.stdout.strip(), "versions": versions}
+    return {"commit": commit, "versions": versions}
 
 
 def settings_of(options: Any, leave_out: List[str]) -> Dict[str, Any]:

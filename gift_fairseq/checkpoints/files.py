@@ -1,6 +1,8 @@
 """What a checkpoint may contain, and whether it fits the data, said before a long run starts."""
 
 import argparse
+import functools
+import hashlib
 import os
 import pickle
 import shutil
@@ -54,6 +56,21 @@ def check_checkpoint(option: str, path: str, source: Dictionary, target: Diction
                 f"{option} is {path}, whose {side} has a vocabulary of {embedding.size(0)}, but the data's dictionary "
                 f"has {len(dictionary)}: binarize the data with the checkpoint's dictionaries (--srcdict, --tgtdict)"
             )
+
+
+def digest_of(path: Path) -> str:
+    """16 hexadecimal digits that tell what the file ``path`` holds."""
+    found = path.stat()
+    return _digest_of(path, found.st_size, found.st_mtime_ns)
+
+
+@functools.cache  # asked for by every training that starts from the file
+def _digest_of(path: Path, _size: int, _modified: int) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
 
 
 def write_checkpoint(state: Dict[str, Any], path: str) -> None:

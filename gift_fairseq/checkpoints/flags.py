@@ -32,6 +32,13 @@ SETTINGS = {  # where fairseq keeps the settings of a training that fine-tuning 
     "max_source_positions": "task",
     "max_target_positions": "task",
 }
+ADAMS = ("adam", "cpu_adam")  # the optimizers whose learning rate is one for fine-tuning too
+GROUPS = ("encoder", "decoder", "quant_noise")  # of a model's options, where fairseq-hydra-train made the checkpoint
+# options of a model that change what it computes, but neither names nor shapes of its tensors
+NOT_IN_TENSORS = (
+    "encoder_attention_heads decoder_attention_heads activation_fn no_scale_embedding no_token_positional_embeddings "
+    "weight_softmax"
+).split()
 PART_OF_PEAK = 0.3  # plain updates then keep a converged model's score; half took 0.8 BLEU: examples/general/README.md
 
 
@@ -63,14 +70,17 @@ def model_flags(arch: str, values: Dict[str, Any]) -> Dict[str, List[str]]:
     return flags
 
 
-def training_flags(cfg: DictConfig) -> List[str]:
-    """Batch size, loss and optimizer as in ``cfg``, and :data:`PART_OF_PEAK` of its peak learning rate."""
+def training_flags(cfg: DictConfig, rate_is_given: bool = False) -> List[str]:
+    """Batch size, loss and Adam's settings as in ``cfg``, and :data:`PART_OF_PEAK` of its peak learning rate.
+
+    Without the rate if ``rate_is_given``.
+    """
     flags = []
     for name, section in SETTINGS.items():
         value = getattr(cfg[section], name, None)
         if value is not None:
             flags += [option(name), str(value[-1] if name == "update_freq" else value)]  # of the last epoch
-    return [*flags, "--lr", f"{max(cfg.optimization.lr) * PART_OF_PEAK:g}"]
+    return flags if rate_is_given else [*flags, "--lr", f"{max(cfg.optimization.lr) * PART_OF_PEAK:g}"]
 
 
 def check_dictionaries(path: str, data: Path, before: Path, languages: List[str]) -> None:
@@ -85,8 +95,14 @@ def check_dictionaries(path: str, data: Path, before: Path, languages: List[str]
 
 
 def model_of(model_cfg: Any) -> Tuple[str, Dict[str, Any]]:
-    """The architecture and the options of a model, of the part of fairseq's configuration that is the model's."""
-    values = vars(model_cfg) if isinstance(model_cfg, argparse.Namespace) else dict(model_cfg)
+    """The architecture and the options of a model, of the part of fairseq's configuration that is the model's.
+
+    fairseq-hydra-train keeps some options in groups; they get the names that they have on fairseq-train's command line.
+    """
+    values = dict(vars(model_cfg) if isinstance(model_cfg, argparse.Namespace) else model_cfg)
+    for group in GROUPS:
+        if isinstance(values.get(group), (dict, DictConfig)):
+            values.update({f"{group}_{name}": value for name, value in values.pop(group).items()})
     return values.get("arch") or values["_name"], values
 
 
@@ -96,13 +112,17 @@ def check_model(option: str, path: str, model: nn.Module, model_cfg: Any) -> Non
     Every tensor of one must be in the other, in the same shape. And both must share the same ones: where ``model`` has
     one matrix under two names and the checkpoint has two, fairseq loads one over the other and says nothing. The
     sentence names the tensors and, of the checkpoint's flags, those that ``model_cfg``, of which ``model`` was built,
-    lacks.
+    lacks. Options that no tensor shows must be the same too.
     """
     state = dict(read_checkpoint(option, path)["model"])
     model.upgrade_state_dict(state)  # as loading it would; names of earlier versions of fairseq become today's
     reason = next(_misfits(state, model.state_dict()), None)
     if reason is None:
-        return
+        (_, then), (_, now) = model_of(load_checkpoint_to_cpu(path)["cfg"].model), model_of(model_cfg)
+        other = [name for name in NOT_IN_TENSORS if name in then and name in now and then[name] != now[name]]
+        if not other:
+            return
+        reason = " and ".join(f"where {name} is {then[name]}, but in the model {now[name]}" for name in other)
     raise UserError(f"{option} is {path}, {reason}{_advice(path, model_cfg)}")
 
 
@@ -174,8 +194,11 @@ def _some(names: List[str], most: int = 4) -> str:
     return ", ".join(names[:most]) + more
 
 
-def flags_of(path: str, data: Path) -> List[str]:
-    """The flags for the checkpoint ``path`` on ``data``; :class:`UserError` if they do not fit each other."""
+def flags_of(path: str, data: Path, rate_is_given: bool = False) -> List[str]:
+    """The flags for the checkpoint ``path`` on ``data``; :class:`UserError` if they do not fit each other.
+
+    Without a learning rate if ``rate_is_given``; it must be for a checkpoint of an optimizer that is not Adam.
+    """
     languages = infer_language_pair(str(check_data(data)))
     check_checkpoint("--from", path, *(Dictionary.load(str(data / f"dict.{language}.txt")) for language in languages))
     cfg = load_checkpoint_to_cpu(path)["cfg"]
@@ -184,4 +207,11 @@ def flags_of(path: str, data: Path) -> List[str]:
     arch, values = model_of(cfg.model)
     if arch not in ARCH_MODEL_REGISTRY:
         raise UserError(f"--from is {path}, whose architecture {arch} is not fairseq's own: use fairseq-train itself")
-    return [word for words in model_flags(arch, values).values() for word in words] + training_flags(cfg)
+    optimizer = getattr(cfg.optimizer, "_name", None)
+    if optimizer not in ADAMS and not rate_is_given:
+        raise UserError(
+            f"--from is {path}, which {optimizer} trained, but fine-tuning is by Adam, to which that one's learning "
+            "rate means nothing: give --lr, for instance 3e-4"
+        )
+    flags = [word for words in model_flags(arch, values).values() for word in words]
+    return flags + training_flags(cfg, rate_is_given)

@@ -11,6 +11,7 @@ several machines, call finetune on each instead.
 
 import argparse
 import contextlib
+import hashlib
 from typing import Dict, List
 
 from gift_fairseq import runs
@@ -35,7 +36,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--seeds", type=shared.whole_numbers, default="1", metavar='"N..."', help="every fine-tuning is made with each"
     )
     parser.add_argument(
-        "--evaluate", default="", metavar='"..."', help="further options of evaluate: '--beam 4 -- --lenpen 0.6'"
+        "--evaluate",
+        default="",
+        metavar='"..."',
+        help="further options of evaluate: '--beam 4 -- --lenpen 0.6'; one word alone needs =: --evaluate=--dry-run",
     )
     shared.add_training(parser, several_machines=False, seed=False)
     shared.add_dry_run(parser)
@@ -45,11 +49,14 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
     baseline = runs.run_of(options.start)
     if baseline is None or options.start.suffix != ".pt":
         raise UserError(f"--from is {options.start}, but must be RUN/checkpoints/FILE.pt")
+    from gift_fairseq.evaluation import translate
+
     data = ["--data", str(options.data)]
     further = shared.split_words("--evaluate", options.evaluate)
     check_data(options.data)
-    words, _ = shared.split_flags(further)
-    shared.sets_of(parser_of("evaluate").parse_intermixed_args([*data, str(options.start), *words]))  # before training
+    words, generation = shared.split_flags(further)  # a mistake in them is said before training
+    shared.sets_of(parser_of("evaluate").parse_intermixed_args([*data, str(options.start), *words]))
+    translate.generation_of(options.data, generation)
     first = options.out / "runs" / "standard", ["standard"], Machine.of(options, options.seeds[0])
     start = Start.of(options, ["--eval-free-running", *flags], *first)
     trainings: Dict[str, List[Training]] = {strategy: [] for strategy in COMPARED}  # one for each seed
@@ -74,7 +81,7 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
 
     record = {
         "command": "compare",
-        "settings": runs.settings_of(options, ["out", "dry_run", "gpus"]),
+        "settings": runs.settings_of(options, ["out", "dry_run", "gpus", "evaluate"]),
         "fairseq": typed_options(ordered[0].fairseq_words()),
     }
     with runs.begin(options.out, record) as begun:
@@ -87,8 +94,13 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
         folders = [runs.RunFolder(training.out) for training in ordered]
         last = [str(folder.checkpoint("last")) for folder in folders]
         averaged = [str(folder.checkpoint("average")) for folder in folders] if options.average else []
-        begun.stage("evaluate", evaluate)
+        way = f" {hashlib.sha256(options.evaluate.encode()).hexdigest()[:16]}" if options.evaluate else ""
+        for name in ("evaluate", "report"):  # by other options of evaluate they are made again
+            for stamp in begun.stamp(name).parent.glob(f"{name}*"):
+                if stamp.name != f"{name}{way}":
+                    stamp.unlink()
+        begun.stage(f"evaluate{way}", evaluate)
         begun.stage("exposure", lambda: run_command(["exposure", *data, str(options.start), *(averaged or last)]))
-        begun.stage("report", report)
+        begun.stage(f"report{way}", report)
     print((options.out / "results.md").read_text(encoding="utf-8").split("\n\n", 1)[0])  # the first of its tables
     say(f"the report is {options.out / 'index.html'}, the runs are in {options.out / 'runs'}")

@@ -27,7 +27,7 @@ from gift_fairseq.cli import options as shared
 from gift_fairseq.cli.from_checkpoint import Start
 from gift_fairseq.errors import UserError
 from gift_fairseq.io import say
-from gift_fairseq.runs import RunFolder, check_same
+from gift_fairseq.runs import RunFolder
 from gift_fairseq.training.launch import Machine
 
 FLAGS_OF = "fairseq-train"
@@ -74,9 +74,10 @@ def run(options: argparse.Namespace, flags: List[str]) -> None:
     machine = Machine.of(options)
     start = Start.of(options, flags, options.out, [name, *own], machine)
     training = start.training(options.out, [name, *own], machine)
-    check_same(options.out, RunFolder(options.out).record(), training.record())  # said before the control trains
     control = start.control(folder, machine)
+    training.check_folder()  # before the control trains
     if name != "standard" and not options.no_control:
+        control.check_folder("--control")
         control.run(options.dry_run)
     training.run(options.dry_run)
     if not options.dry_run:

@@ -49,6 +49,7 @@ class Start:
     flags: List[str]
     overfitting: Optional[float] = None  # nats: how far its NLL on training text is below that on validation text
     dropouts: Sequence[str] = ("--dropout",)  # the options that are 0 unless the model overfits
+    digest: str = ""  # of the checkpoint's file
 
     @classmethod
     def of(
@@ -60,14 +61,16 @@ class Start:
         measure. :class:`UserError`, before anything is measured, if the checkpoint is none, or does not fit the data,
         or if a flag of ``strategy`` has no meaning.
         """
+        from gift_fairseq.checkpoints.files import digest_of
         from gift_fairseq.checkpoints.flags import flags_of
 
         check_training_flags(flags)
-        found = flags_of(str(options.start), options.data)
+        found = flags_of(str(options.start), options.data, rate_is_given=bool(options.lr) or is_typed("--lr", flags))
         found += ["--lr", f"{options.lr:g}"] if options.lr else []
         origin = Origin.of(options.data)
         gold = Path(origin.data) if origin else options.data
         start = cls(options.start.resolve(), options.data, gold, options.updates, [*found, *flags])
+        start = replace(start, digest=digest_of(start.checkpoint))
         first = start.training(out, strategy, machine)
         start.check(first)
         before, now = RunFolder(out).record(), first.record()["fairseq"]
@@ -136,7 +139,7 @@ class Start:
         if hardly_overfits(self.overfitting) and strategy[0] != "consistency":  # its passes differ by dropout
             words += [word for name in self.dropouts for word in (name, "0")]
         why = {} if self.overfitting is None else {"overfitting": self.overfitting}
-        return Training("finetune", data, out, self.updates, words, machine, why)
+        return Training("finetune", data, out, self.updates, words, machine, why, start=(self.checkpoint, self.digest))
 
     def as_long_as(self, pairs: Sequence[Tuple[Training, Training]]) -> List[Training]:
         """The controls of the same time, one for each of ``pairs``: the seeds of a strategy, each with its control.

@@ -17,6 +17,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.sequence_generator import SequenceGenerator
 from fairseq.tasks import FairseqTask
 from fairseq_cli.generate import get_symbols_to_strip_from_output
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from gift_fairseq.checkpoints.files import check_checkpoint
@@ -53,6 +54,19 @@ def generator_words(data: Path) -> List[str]:
     return [str(data), "--task", "gift_translation", "-s", pair.src, "-t", pair.tgt, *GENERATOR_FLAGS.split()]
 
 
+def generation_of(data: Path, flags: Sequence[str]) -> DictConfig:
+    """fairseq's configuration of a translation of the folder ``data`` with ``flags`` of fairseq-generate.
+
+    :class:`UserError` if one of them is none, or is set here.
+    """
+    check_flags(flags, REFUSED, "use fairseq-generate itself")
+    # a product that fconv makes of one beam size alone would be wrong for another
+    words = [*generator_words(data), "--no-beamable-mm", *flags]
+    with fairseq_reads("fairseq-generate"):
+        parser = fairseq_options.get_interactive_generation_parser()
+        return convert_namespace_to_omegaconf(fairseq_options.parse_args_and_arch(parser, words))
+
+
 class Translator:
     """The model of ``checkpoint`` over the folder ``data`` that the command prepare made.
 
@@ -61,15 +75,8 @@ class Translator:
     """
 
     def __init__(self, data: Path, checkpoint: Path, flags: Sequence[str] = (), option: str = "CHECKPOINT"):
-        check_flags(flags, REFUSED, "use fairseq-generate itself")
-        self.checkpoint, pair = checkpoint, Segmentation.read(data)
+        self.cfg, self.checkpoint, pair = generation_of(data, flags), checkpoint, Segmentation.read(data)
         self.source, self.target = Segmenter(data, pair.src), Segmenter(data, pair.tgt)
-        # a product that fconv makes of one beam size alone would be wrong for another
-        words = [*generator_words(data), "--no-beamable-mm", *flags]
-        with fairseq_reads("fairseq-generate"):
-            parser = fairseq_options.get_interactive_generation_parser()
-            parsed = fairseq_options.parse_args_and_arch(parser, words)
-        self.cfg = convert_namespace_to_omegaconf(parsed)
         self.use_cuda = torch.cuda.is_available() and not self.cfg.common.cpu
         self.task = tasks.setup_task(self.cfg.task)
         check_checkpoint(option, str(checkpoint), self.task.source_dictionary, self.task.target_dictionary)

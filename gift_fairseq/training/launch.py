@@ -106,6 +106,7 @@ class Training:
     machine: Machine
     why: Dict[str, Any] = field(default_factory=dict)  # for run.json
     first: List[str] = field(default_factory=list)  # the command of gift that makes ``data``
+    start: Optional[Tuple[Path, str]] = None  # the checkpoint that a fine-tuning starts from, and its digest
 
     def fairseq_words(self) -> List[str]:
         """The command of one process; a user can paste it."""
@@ -158,11 +159,21 @@ class Training:
     def record(self) -> Dict[str, Any]:
         """What must be the same where the training is gone on with; see :func:`~gift_fairseq.runs.check_same`."""
         machine = self.machine
+        settings = {"gpus": machine.gpus, "nodes": machine.nodes, "average": machine.average}
         return {
             "command": self.command,
-            "settings": {"gpus": machine.gpus, "nodes": machine.nodes, "average": machine.average},
+            "settings": {**settings, **({runs.CONTENT: self.start[1]} if self.start else {})},
             "fairseq": typed_options(self.fairseq_words()),
         }
+
+    def check_folder(self, given_as: str = "--out") -> None:
+        """:class:`UserError` if ``out``, which the option ``given_as`` names, cannot be begun or gone on with.
+
+        That is where it was made with other options, or holds checkpoints that fairseq-train would go on with although
+        this command did not make them.
+        """
+        runs.check_same(self.out, runs.RunFolder(self.out).record(), self.record(), given_as)
+        runs.check_replaceable(self.out, [f"{runs.CHECKPOINTS}/checkpoint*.pt"], self.command, "train", given_as)
 
     def run(self, dry_run: bool = False) -> None:
         """Trains, or prints the command if ``dry_run``; then averages if asked for."""
@@ -181,6 +192,7 @@ class Training:
             if status:
                 sys.exit(status)
             return
+        self.check_folder()
         with runs.begin(self.out, {**self.record(), **self.why, "words": words, **runs.provenance()}) as begun:
             begun.stage("train", lambda: self._train(begun, words))
             if machine.average:
@@ -197,8 +209,13 @@ class Training:
     def _train(self, run: runs.Begun, words: List[str]) -> None:
         if Log.of(run).finished:  # but cut off before the stage was stamped: fairseq would make one update more
             return
-        from gift_fairseq.checkpoints.files import mend_last
+        from gift_fairseq.checkpoints.files import digest_of, mend_last
 
+        if self.start and digest_of(self.start[0]) != self.start[1]:
+            raise UserError(
+                f"--from is {self.start[0]}, which has changed since this command began: what is compared must start "
+                "from one model, so copy the checkpoint to a run of its own and start from that"
+            )
         mended = mend_last(run.checkpoints)
         if mended:
             say(mended)

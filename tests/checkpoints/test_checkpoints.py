@@ -4,7 +4,9 @@ import argparse
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
 from collections import OrderedDict
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from conftest import ARCHITECTURES, TRANSFORMER, error_of, fairseq_generate, fai
 from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.models import ARCH_MODEL_REGISTRY
+from fairseq.models.transformer import TransformerConfig
 
 from gift_fairseq.checkpoints import average
 from gift_fairseq.checkpoints import flags as finetune_flags
@@ -107,6 +110,37 @@ def test_flags_are_those_of_the_training(binarized, tmp_path, architecture):
     assert (list(cfg.optimization.lr), cfg.optimization.clip_norm) == ([3e-4], 2.5)
     assert (cfg.dataset.max_tokens, cfg.dataset.batch_size) == (200, 7)
     assert cfg.optimizer.adam_betas == "(0.8,0.9)"
+
+
+def test_flags_of_a_checkpoint_of_fairseq_hydra_train(binarized, checkpoint, tmp_path):
+    """It keeps the model's options in groups; the flags mean the same as where they are not."""
+    state = torch.load(checkpoint)
+    flat = state["cfg"]["model"]
+    grouped = asdict(TransformerConfig.from_namespace(flat))
+    assert grouped["encoder"]["embed_dim"] == 16 and "encoder_embed_dim" not in grouped
+    state["cfg"]["model"] = {**grouped, "_name": "transformer"}
+    torch.save(state, tmp_path / "hydra.pt")
+    state["cfg"]["model"] = Namespace(**{**vars(flat), "arch": "transformer", "_name": "transformer"})
+    torch.save(state, tmp_path / "flat.pt")
+    given = [str(binarized), *"--task gift_translation --criterion gift_standard --optimizer adam".split()]
+    hydra, plain = (
+        options.parse_args_and_arch(
+            options.get_training_parser(),
+            input_args=[*given, *finetune_flags.flags_of(str(tmp_path / f"{name}.pt"), binarized)],
+        )
+        for name in ("hydra", "flat")
+    )
+    assert plain.encoder_embed_dim == 16 and plain.decoder_attention_heads == 2
+    assert {name: value for name, value in vars(hydra).items() if name in vars(plain)} == vars(plain)
+
+
+def test_a_rate_of_another_optimizer_means_nothing_to_adam(binarized, checkpoint, tmp_path):
+    state = torch.load(checkpoint)
+    state["cfg"]["optimizer"]["_name"] = "nag"
+    torch.save(state, tmp_path / "nag.pt")
+    with pytest.raises(UserError, match="which nag trained, but fine-tuning is by Adam, .* give --lr, for instance"):
+        finetune_flags.flags_of(str(tmp_path / "nag.pt"), binarized)
+    assert "--lr" not in finetune_flags.flags_of(str(tmp_path / "nag.pt"), binarized, rate_is_given=True)
 
 
 @pytest.fixture(scope="module")

@@ -72,6 +72,10 @@ def test_fine_tuning_begins_with_the_checkpoints_own_model(binarized, separate, 
         ("--decoder-normalize-before", "", "decoder.layer_norm.weight that the model lacks: add --decoder"),
         ("--encoder-ffn-embed-dim 40", "", "the shape (40, 16), but in the model (32, 16): add --encoder"),
         ("", "--encoder-layers 3", "which lacks encoder.layers.2.fc1.bias"),
+        # no tensor shows these
+        ("", "--decoder-attention-heads 4", "decoder_attention_heads is 2, but in the model 4: add --decoder-att"),
+        ("--activation-fn gelu", "", "activation_fn is gelu, but in the model relu: add --activation-fn gelu"),
+        ("--no-scale-embedding", "", "no_scale_embedding is True, but in the model False: add --no-scale-embedding"),
     ],
 )
 def test_a_model_that_is_not_the_checkpoints_is_refused(binarized, tmp_path, trained, built, sentence):

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,14 +13,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, TRANSFORMER, assert_equal, error_of, gift, recipe
+from conftest import MACHINE, ROOT, TRANSFORMER, assert_equal, error_of, gift, recipe
 from fairseq.data import data_utils
 
 from gift_fairseq import runs
+from gift_fairseq.checkpoints.files import digest_of
 from gift_fairseq.cli.options import split_flags
 from gift_fairseq.errors import UserError
 from gift_fairseq.own_translations.origin import Origin
-from gift_fairseq.training.launch import SET_HERE
+from gift_fairseq.training.launch import SET_HERE, Training
 
 pytestmark = pytest.mark.system
 
@@ -306,6 +308,46 @@ def test_without_a_strategy_gold_is_weighted(run, binarized, tmp_path, capsys):
     commands = [line for line in capsys.readouterr().out.splitlines() if "fairseq-train" in line]
     criterions = ["gift_standard", "gift_weighted"]  # the control first
     assert [command.split("--criterion ")[1].split()[0] for command in commands] == criterions
+
+
+def test_the_control_starts_from_the_same_model(run, binarized, tmp_path):
+    """Not only from the same path, whose file a training that goes on replaces."""
+    checkpoint = tmp_path / "baseline" / "checkpoints" / "checkpoint_best.pt"
+    shutil.copytree(run / "checkpoints", checkpoint.parent)
+    given = ["finetune", "--from", checkpoint, "--data", binarized, "--updates", "1", "--out"]
+    flags = ["--", "--num-workers", "0", "--dropout", "0"]
+    gift(*given, tmp_path / "standard", "--strategy", "standard", *flags)
+    shutil.copy(checkpoint.with_name("checkpoint_average.pt"), checkpoint)
+    said = error_of(*given, tmp_path / "mine", *flags)
+    assert f"--control is {tmp_path}/standard, which was made with other options: what --from holds was" in said
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_checkpoint_that_changes_before_its_turn_is_not_started_from(tmp_path):
+    (tmp_path / "x.pt").write_bytes(b"one")
+    start = tmp_path / "x.pt", digest_of(tmp_path / "x.pt")
+    (tmp_path / "x.pt").write_bytes(b"another")
+    words = "--arch transformer --optimizer adam --criterion gift_standard --max-tokens 9".split()
+    training = Training("finetune", tmp_path, tmp_path / "run", 1, words, MACHINE, start=start)
+    with pytest.raises(UserError, match=f"--from is {tmp_path}/x.pt, which has changed since this command began"):
+        training.run()
+
+
+def test_checkpoints_that_it_did_not_make_stay(run, binarized, tmp_path):
+    """fairseq-train would go on with them, and replace them."""
+    folder = tmp_path / "plain" / "checkpoints"
+    shutil.copytree(run / "checkpoints", folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    flags = ["--data", binarized, "--updates", "20", "--", "--num-workers", "0"]
+    sentence = f"is {tmp_path}/plain, but {folder}/checkpoint1.pt is there and was not made by gift"
+    said = error_of("train", "--out", tmp_path / "plain", *flags, *MODEL)
+    assert f"--out {sentence} train: choose another folder" in said
+    start = ["finetune", "--from", run / "checkpoints" / "checkpoint_best.pt"]
+    assert f"--out {sentence} finetune" in error_of(*start, "--out", tmp_path / "plain", *flags)
+    said = error_of(*start, "--out", tmp_path / "mine", "--control", tmp_path / "plain", *flags)
+    assert f"--control {sentence} finetune" in said
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in (tmp_path / "plain").iterdir()] == ["checkpoints"] == [folder.name]
 
 
 # ---- mistakes

@@ -1,10 +1,11 @@
 """The recipes as a user runs them, and that what they train has learned."""
 
 import json
+import shutil
 
 import language as toy_language
 import pytest
-from conftest import ROOT, fairseq_train, gift, recipe
+from conftest import ROOT, error_of, fairseq_train, gift, recipe
 
 from gift_fairseq.cli import COMMANDS
 from gift_fairseq.runs import RunFolder
@@ -76,6 +77,23 @@ def test_a_dry_run_of_compare(quickstart, tmp_path, capsys):
         assert command.startswith("fairseq-train ") and f"--criterion gift_{name} " in command
         assert "--max-update 7 " in command and "--lr 0.0009 " in command
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.system
+def test_with_other_options_of_evaluate_it_evaluates_again_and_does_not_train(quickstart, tmp_path, capfd):
+    """A mistake in them is said before anything is made."""
+    copy = tmp_path / "copy"
+    shutil.copytree(quickstart, copy)
+    checkpoint, data = quickstart / "runs/baseline/checkpoints/checkpoint_best.pt", quickstart / "prepared/data"
+    updates = json.loads((quickstart / "run.json").read_text())["settings"]["updates"]
+    words = ["--data", data, "--from", checkpoint, "--lr", "5e-4", "--updates", updates, "--evaluate"]
+    said = error_of("compare", "--out", tmp_path / "new", *words, "-- --lenpenalty 0.6", "--", "--num-workers", "0")
+    assert "fairseq-generate: unrecognized arguments: --lenpenalty 0.6" in said and not (tmp_path / "new").exists()
+    capfd.readouterr()
+    for again in (True, False):
+        gift("compare", "--out", copy, *words, "--search greedy --testset test", "--", "--num-workers", "0")
+        said = capfd.readouterr().err
+        assert "training" not in said and ("translating test by weighted, greedy" in said) == again
 
 
 @pytest.mark.parametrize(
