@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import Any, Dict, Optional
 
+import numpy as np
 import torch
 from fairseq.data import Dictionary
 
@@ -17,9 +18,23 @@ from gift_fairseq.errors import UserError
 from gift_fairseq.io import written_whole
 from gift_fairseq.runs import checkpoint_file
 
-# A fairseq checkpoint holds one thing outside the safe set of torch's unpickler: an argparse.Namespace of options.
-# weights_only=False would load it too, and run whatever code a downloaded file carries.
-torch.serialization.add_safe_globals([argparse.Namespace])
+# A fairseq checkpoint holds two things outside the safe set of torch's unpickler: an argparse.Namespace of options and,
+# trained with --eval-bleu, the counts of BLEU as numpy arrays. weights_only=False would load them too, and run whatever
+# code a downloaded file carries. What is allowed here runs none: it makes arrays and the types of their elements, and
+# fills them with bytes of the file or with objects that the unpickler has already let through.
+_reconstruct = np.zeros(0).__reduce__()[0]
+torch.serialization.add_safe_globals(
+    [
+        argparse.Namespace,
+        np.ndarray,
+        np.dtype,
+        type(np.dtype("int64")),
+        type(np.dtype("float64")),  # of several workers, which add them up as such
+        # numpy 2 renamed the module, and reads the files of numpy 1
+        (_reconstruct, "numpy.core.multiarray._reconstruct"),
+        (_reconstruct, "numpy._core.multiarray._reconstruct"),
+    ]
+)
 # what torch.load raises, and asking for the names of the model's tensors
 UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError, AttributeError)
 

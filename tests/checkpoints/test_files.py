@@ -1,13 +1,18 @@
-"""A checkpoint_last.pt that was cut off while fairseq copied it; one without the options of its model."""
+"""Checkpoints that were cut off while fairseq copied them, that hold no options, or arrays of numpy."""
 
 import os
+import re
+import subprocess
+import sys
+from argparse import Namespace
 
+import numpy as np
 import pytest
 import torch
-from conftest import error_of, gift
+from conftest import PLUGIN, TRANSFORMER, error_of, fairseq_train, gift
 from fairseq.data import Dictionary
 
-from gift_fairseq.checkpoints.files import check_checkpoint, mend_last
+from gift_fairseq.checkpoints.files import check_checkpoint, mend_last, read_checkpoint
 from gift_fairseq.errors import UserError
 
 
@@ -65,3 +70,32 @@ def test_a_model_without_its_options(tmp_path):
         check_checkpoint("--from", str(path), Dictionary(), Dictionary())
     gift("average", "--out", tmp_path / "mean.pt", path, path)
     assert torch.load(tmp_path / "mean.pt")["model"]["w"] == 1
+
+
+@pytest.mark.cli
+def test_a_training_with_bleu_is_read_and_resumed(binarized, tmp_path):
+    """By the commands of the plugin, and by fairseq-train in a process of its own, where --user-dir must allow it."""
+    bleu = '--eval-bleu --eval-bleu-args {"beam":2} --best-checkpoint-metric bleu --maximize-best-checkpoint-metric'
+    flags = f"{TRANSFORMER} --task translation --criterion gift_standard {bleu}"
+    fairseq_train(binarized, tmp_path, f"{flags} --max-update 3")
+    path, words = tmp_path / "checkpoint_last.pt", Dictionary.load(str(binarized / "dict.en.txt"))
+    assert "_bleu_counts" in str(torch.load(path)["extra_state"]["metrics"])
+    check_checkpoint("--from", str(path), words, words)
+    gift("average", "--out", tmp_path / "mean.pt", path, tmp_path / "checkpoint_best.pt")
+    more = f"{flags} --max-update 5 --cpu --optimizer adam --lr 1e-3 --max-tokens 200 --num-workers 0"
+    resume = [sys.executable, "-c", "from fairseq_cli import train; train.cli_main()", binarized, *more.split()]
+    resume += ["--user-dir", PLUGIN, "--save-dir", tmp_path, "--disable-validation"]
+    done = subprocess.run(resume, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "checkpoint_last.pt (epoch 2 @ 3 updates)" in done.stdout
+
+
+@pytest.mark.parametrize("module", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
+@pytest.mark.parametrize("counts", [np.array([3, 1]), np.array([3.0, 1.0])])
+def test_arrays_of_numpy_1_and_2(tmp_path, module, counts):
+    """Of one worker and of several."""
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"model": {}, "args": Namespace(), "counts": counts}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(re.sub(rb"numpy\._?core\.multiarray", module, path.read_bytes()))
+    found = read_checkpoint("--from", str(path))["counts"]
+    assert found.dtype == counts.dtype and found.tolist() == counts.tolist()
