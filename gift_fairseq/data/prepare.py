@@ -8,7 +8,7 @@ clean   ``clean/{train,valid,test,test1...}.LANG``: tokenized text; of the train
 learn   ``subwords.*`` from the training split, joint, or those that were given; ``segmentation.json``
 apply   ``pieces/``: the files of ``clean`` in subwords
 
-Lines are streamed in chunks through a pool of workers: memory does not grow with the corpus. The pairs seen before are
+Lines are streamed in chunks through several processes: memory does not grow with the corpus. The pairs seen before are
 kept on disk.
 """
 
@@ -19,6 +19,7 @@ import gzip
 import hashlib
 import json
 import multiprocessing
+import queue
 import shutil
 import signal
 import sqlite3
@@ -26,9 +27,11 @@ import sys
 import tempfile
 import zlib
 from collections import Counter, deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice, zip_longest
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -51,6 +54,7 @@ CHUNK = 1000  # lines that a worker takes at once
 DICTIONARY = "dictionary.txt"  # in the folder, if one was given
 LEARN_FROM = 2_000_000  # sentences that sentencepiece learns from, at most
 Bar = partial(tqdm, unit=" lines", disable=None)
+Submit = Callable[[Callable, Any], Future]  # of work and an item
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,8 @@ class Limits:
 class Preparation:
     """What is prepared, and how. Text is named by a PREFIX: the files are PREFIX.LANG, or PREFIX.LANG.gz.
 
-    :class:`UserError` if a file is missing, two sets would have one name, or the dictionary is of other subwords.
+    :class:`UserError` if a file is missing, two sets would have one name, the dictionary is of other subwords, or the
+    subword model is of another kind.
     """
 
     train: Path
@@ -109,6 +114,8 @@ class Preparation:
                 raise UserError(f"{option} is {file}, but there is no such file")
         if self.dictionary and not self.subword_model:
             raise UserError(f"--dictionary is {self.dictionary}, but needs the --subword-model whose pieces it lists")
+        if self.subword_model:
+            Subwords(self.segmentation.subword, self.subword_model)  # or one sentence
 
     @property
     def splits(self) -> List[Tuple[str, Path, str]]:
@@ -161,35 +168,83 @@ def read_pairs(source: Path, target: Path) -> Iterator[Tuple[int, bytes, bytes]]
         raise UserError(f"{source} is empty")
 
 
-def in_order(pool: Any, work: Callable, items: Iterable, ahead: int) -> Iterator:
+def in_order(submit: Submit, work: Callable, items: Iterable, ahead: int) -> Iterator:
     """``work(item)`` of every item, in order; at most ``ahead`` items are read before their results are taken.
 
-    ``multiprocessing``'s own ``imap`` reads all items as fast as it can, which would hold a corpus in memory.
+    An executor's own ``map`` reads all items as fast as it can, which would hold a corpus in memory.
     """
     pending: deque = deque()
     for item in items:
-        pending.append(pool.apply_async(work, (item,)))
+        pending.append(submit(work, item))
         if len(pending) >= ahead:
-            yield pending.popleft().get()
+            yield pending.popleft().result()
     while pending:
-        yield pending.popleft().get()
+        yield pending.popleft().result()
 
 
-def workers(preparation: Preparation, start: Callable, *arguments: Any) -> Any:
-    """A pool of processes, each of which begins with ``start(*arguments)``."""
-    # Python forgets a signal that comes while a process begins: the pool would wait for a worker that it has ended
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+@contextlib.contextmanager
+def workers(preparation: Preparation, start: Callable, *arguments: Any) -> Iterator[Submit]:
+    """Hands work to processes, each of which begins with ``start(*arguments)``; they end with the block.
+
+    :class:`UserError` from the result of work whose process has ended early.
+
+    Each process has a pipe of its own, which ends when the process does. Python's pools share one: there the parent
+    waits forever for the rest of an answer whose process was killed while it wrote.
+    """
+    idle: queue.SimpleQueue = queue.SimpleQueue()
+    processes: List[multiprocessing.Process] = []
+    with contextlib.ExitStack() as stack:
+        for _ in range(preparation.workers):
+            near, far = multiprocessing.Pipe()
+            stack.enter_context(near)
+            processes.append(multiprocessing.Process(target=_serve, args=(near, far, start, *arguments)))
+            processes[-1].start()
+            far.close()  # that of the process alone is left
+            idle.put(near)
+        threads = stack.enter_context(ThreadPoolExecutor(preparation.workers))
+        stack.callback(_end, processes)
+        yield partial(threads.submit, _ask, idle, preparation.workers)
+
+
+def _ask(idle: queue.SimpleQueue, count: int, work: Callable, item: Any) -> Any:
+    """``work(item)``, by the next process that has nothing to do."""
+    connection = idle.get()
     try:
-        return multiprocessing.Pool(preparation.workers, _start, (start, *arguments))
+        connection.send((work, item))
+        answer = connection.recv()
+    except (EOFError, OSError):
+        raise UserError(
+            f"--workers is {count}, but one of them has ended early: its own error stands above, unless it was killed, "
+            "as where memory is out; give fewer"
+        ) from None
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        idle.put(connection)
+    if isinstance(answer, UserError):
+        raise answer
+    return answer
 
 
-def _start(start: Callable, *arguments: Any) -> None:
-    # a handler of the command line's, which Python runs between two steps, would leave a worker that waits unstopped
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+def _serve(near: Connection, far: Connection, start: Callable, *arguments: Any) -> None:
+    """What a process does: it answers what it is asked until the parent is no more."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # sent to a group, they reach the parent too, which ends this
+    near.close()  # else it would never see the parent's end
     start(*arguments)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            work, item = far.recv()
+            try:
+                answer = work(item)
+            except UserError as error:
+                answer = error
+            far.send(answer)
+
+
+def _end(processes: Sequence[multiprocessing.Process]) -> None:
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join()
 
 
 def chunks(items: Iterable) -> Iterator[List]:
@@ -248,7 +303,7 @@ class Seen:
         self.file.close()
 
 
-def clean_split(pool: Any, preparation: Preparation, name: str, prefix: Path, option: str) -> Counter:
+def clean_split(submit: Submit, preparation: Preparation, name: str, prefix: Path, option: str) -> Counter:
     """Cleans one split into ``out/clean``. Only training pairs are filtered; an empty line elsewhere is an error.
 
     Returns how many pairs were read, kept and left out for each reason.
@@ -261,7 +316,7 @@ def clean_split(pool: Any, preparation: Preparation, name: str, prefix: Path, op
     work = partial(_clean, preparation.limits, paths)
     outputs = [str(out / "clean" / f"{name}.{language}") for language in languages]
     with contextlib.closing(Seen(out)) as seen, written_whole(*outputs) as files, Bar(desc=f"cleaning {name}") as bar:
-        for cleaned in in_order(pool, work, chunks(read_pairs(*paths)), 4 * preparation.workers):
+        for cleaned in in_order(submit, work, chunks(read_pairs(*paths)), 4 * preparation.workers):
             for source, target, reason, fixed in cleaned:
                 counts["read"] += 1
                 for where, what in fixed:
@@ -294,8 +349,8 @@ def _list(counts: Counter) -> str:
 def clean(preparation: Preparation) -> None:
     folder = preparation.out / "clean"
     folder.mkdir(parents=True, exist_ok=True)
-    with workers(preparation, _start_cleaning, preparation.segmentation) as pool:
-        counts = {split[0]: clean_split(pool, preparation, *split) for split in preparation.splits}
+    with workers(preparation, _start_cleaning, preparation.segmentation) as submit:
+        counts = {split[0]: clean_split(submit, preparation, *split) for split in preparation.splits}
     keep_raw(preparation)
     write_whole(str(folder / "filtered.json"), json.dumps(counts, indent=1) + "\n")
 
@@ -348,7 +403,7 @@ _subwords: Subwords  # of this worker
 
 def _start_applying(segmentation: Segmentation, folder: Path) -> None:
     global _subwords
-    _subwords = Subwords(segmentation, folder)
+    _subwords = Subwords(segmentation.subword, segmentation.subword_file(folder))
 
 
 def _apply(text: bytes) -> bytes:  # bytes, whole: what goes between processes costs the least so
@@ -360,12 +415,12 @@ def apply(preparation: Preparation) -> None:
     out = preparation.out
     (out / "pieces").mkdir(parents=True, exist_ok=True)
     names = [path for path in sorted((out / "clean").iterdir()) if path.suffix != ".json"]
-    with workers(preparation, _start_applying, preparation.segmentation, out) as pool:
+    with workers(preparation, _start_applying, preparation.segmentation, out) as submit:
         for path in names:
             pieces = str(out / "pieces" / path.name)
             with written_whole(pieces, binary=True) as (file,), Bar(desc=f"subwords of {path.name}") as bar:
                 texts = (b"\n".join(lines) for lines in chunks(read_lines(path)))
-                for text in in_order(pool, _apply, texts, 4 * preparation.workers):
+                for text in in_order(submit, _apply, texts, 4 * preparation.workers):
                     file.write(text)
                     bar.update(text.count(b"\n"))
 

@@ -25,6 +25,7 @@ from gift_fairseq.io import write_whole, written_whole
 
 TOKENIZERS = ("moses", "moses-bare", "none")
 SUBWORDS = {"sentencepiece": "subwords.model", "bpe": "subwords.codes"}  # with the names of their files
+MODELS = {"sentencepiece": "a model of sentencepiece", "bpe": "codes of subword-nmt, two symbols a line"}  # as said
 FILE = "segmentation.json"
 
 
@@ -39,6 +40,9 @@ class Segmentation:
     subword: str = "sentencepiece"
 
     def __post_init__(self):
+        for option, language in (("--src", self.src), ("--tgt", self.tgt)):
+            if not language or set(language) & set("-./"):  # fairseq splits train.SRC-TGT.LANG.bin at them
+                raise UserError(f"{option} is {language}, but must be a name without '-', '.' and '/', as pt_BR is")
         if self.src == self.tgt:
             raise UserError(f"--tgt is {self.tgt}, but must be another language than --src")
         check_choice("--tokenizer", self.tokenizer, TOKENIZERS)
@@ -108,18 +112,18 @@ def decode_line(line: bytes, where: str) -> str:
 
 
 class Subwords:
-    """Tokens to pieces and back, by a learnt model."""
+    """Tokens to pieces and back, by the learnt model ``file`` of the kind ``subword``; :class:`UserError` if none."""
 
-    def __init__(self, segmentation: Segmentation, folder: Path):
-        file = segmentation.subword_file(folder)
-        if not file.is_file():
-            raise UserError(f"{folder} has no {file.name}: prepare the data with gift prepare")
+    def __init__(self, subword: str, file: Path):
         self.bpe = None
-        if segmentation.subword == "bpe":
-            with open(file, encoding="utf-8") as codes:
-                self.bpe = apply_bpe.BPE(codes)
-        else:
-            self.processor = sentencepiece.SentencePieceProcessor(model_file=str(file))
+        try:
+            if subword == "bpe":
+                with open(file, encoding="utf-8") as codes, contextlib.redirect_stderr(io.StringIO()):
+                    self.bpe = apply_bpe.BPE(codes)
+            else:
+                self.processor = sentencepiece.SentencePieceProcessor(model_file=str(file))
+        except (SystemExit, ValueError, RuntimeError):  # subword-nmt says why on stderr, and exits
+            raise UserError(f"--subword is {subword}, but {file} is not {MODELS[subword]}") from None
 
     def encode(self, tokens: str) -> str:
         if self.bpe is not None:
@@ -137,7 +141,10 @@ class Segmenter:
 
     def __init__(self, folder: Path, language: str):
         segmentation = Segmentation.read(folder)
-        self.tokenizer, self.subwords = Tokenizer(segmentation, language), Subwords(segmentation, folder)
+        file = segmentation.subword_file(folder)
+        if not file.is_file():
+            raise UserError(f"{folder} has no {file.name}: prepare the data with gift prepare")
+        self.tokenizer, self.subwords = Tokenizer(segmentation, language), Subwords(segmentation.subword, file)
 
     def encode(self, line: str) -> str:
         return self.subwords.encode(self.tokenizer.tokenize(line))

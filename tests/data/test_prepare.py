@@ -3,12 +3,15 @@
 import fcntl
 import gzip
 import json
+import multiprocessing
 import os
 import re
 import shlex
 import signal
 import subprocess
+import sys
 import time
+from multiprocessing.connection import Connection
 from types import SimpleNamespace
 
 import language as toy_language
@@ -125,6 +128,7 @@ def test_bad_text_is_one_sentence_with_file_and_line(corpus, tmp_path, files, se
     "more, sentence",
     [
         (["--tgt", "en"], "--tgt is en, but must be another language than --src"),
+        (["--tgt", "pt-BR"], "--tgt is pt-BR, but must be a name without '-', '.' and '/'"),
         (["--min-len", "9", "--max-len", "8"], "--max-len is 8, but must be 9 or more"),
         (["--max-ratio", "nan"], "--max-ratio is nan, but must be 1 or more"),
         (["--test", "a/x,b/x"], "--test names a set 'x', but each must have a name of its own"),
@@ -158,30 +162,65 @@ def test_a_stage_that_fails_tells_what_takes_other_options(corpus, tmp_path, cap
 
 
 def test_no_more_is_read_ahead_than_said():
-    """A pool's own imap would read the whole corpus while the first chunk is worked on."""
+    """An executor's own map would read the whole corpus while the first chunk is worked on."""
     read = []
-    pool = SimpleNamespace(apply_async=lambda work, words: SimpleNamespace(get=lambda: work(*words)))
+
+    def submit(work, item):
+        return SimpleNamespace(result=lambda: work(item))
+
     items = (read.append(number) or number for number in range(100))
-    results = prepare.in_order(pool, lambda number: number * number, items, ahead=5)
+    results = prepare.in_order(submit, lambda number: number * number, items, ahead=5)
     for number in range(100):
         assert next(results) == number * number
         assert len(read) <= number + 6
 
 
-def test_a_worker_that_begins_forgets_no_signal():
-    """Else the pool, which ends its workers by SIGTERM where a text is bad, would now and then wait for one forever."""
-    read, write = os.pipe()
-    watched = [True]
+def killed(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
 
-    def blocked():
-        return signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
-    os.register_at_fork(after_in_child=lambda: watched and os.write(write, b"blocked" if blocked() else b"open"))
-    with prepare.workers(SimpleNamespace(workers=1), int) as pool:
-        watched.clear()
-        assert os.read(read, 99) == b"blocked"
-        assert signal.SIGTERM not in pool.apply(signal.pthread_sigmask, (signal.SIG_BLOCK, ())) and not blocked()
-        assert pool.apply(signal.getsignal, (signal.SIGTERM,)) == signal.SIG_DFL
+def killed_while_it_answers(_):
+    """The length of an answer (256), and no more than its first bytes."""
+    Connection.send = lambda self, answer: killed(os.write(self.fileno(), b"\0\0\1\0half"))
+
+
+@pytest.mark.parametrize("work", [killed, killed_while_it_answers])
+def test_a_killed_worker_is_one_sentence(work):
+    with pytest.raises(UserError, match="--workers is 2, but one of them has ended early: .* give fewer"):
+        with prepare.workers(SimpleNamespace(workers=2), int) as submit:
+            list(prepare.in_order(submit, work, range(9), ahead=4))
+    assert not multiprocessing.active_children()
+
+
+def test_a_killed_worker_ends_the_command(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(Tokenizer, "tokenize", killed)
+    arguments = ["prepare", *splits(corpus), "--out", tmp_path / "out", "--workers", 1]
+    assert "--workers is 1, but one of them has ended early" in error_of(*arguments)
+    assert not list(tmp_path.rglob("*.partial*"))
+
+
+def test_workers_end_with_their_parent():
+    """Killed, it can tell them nothing; what waits for its output waits for theirs too."""
+    code = "import os, signal, time; from types import SimpleNamespace; from gift_fairseq.data import prepare\n"
+    code += "with prepare.workers(SimpleNamespace(workers=3), int): os.kill(os.getpid(), signal.SIGKILL)"
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    "subword, content, sentence",
+    [
+        ("sentencepiece", b"#version: 0.2\ne i\n", "is not a model of sentencepiece"),
+        ("bpe", b"e i 12\n", "is not codes of subword-nmt, two symbols a line"),  # as fastBPE's
+        ("bpe", b"\n\xff\x08", "is not codes of subword-nmt, two symbols a line"),
+    ],
+)
+def test_a_subword_model_of_another_kind(corpus, tmp_path, capfd, subword, content, sentence):
+    (tmp_path / "model").write_bytes(content)
+    more = ["--subword", subword, "--subword-model", tmp_path / "model", "--out", tmp_path / "out"]
+    said = error_of("prepare", *splits(corpus), *more)
+    assert said == f"gift: error: --subword is {subword}, but {tmp_path / 'model'} {sentence}"
+    assert not (tmp_path / "out").exists() and not capfd.readouterr().err
 
 
 @pytest.mark.parametrize("subword", ["sentencepiece", "bpe"])
@@ -273,7 +312,8 @@ def test_two_runs_do_not_share_a_folder(corpus, tmp_path):
 
 def test_the_command_of_fairseq_is_printed_and_nothing_is_done(corpus, tmp_path, capsys):
     write(corpus, "test.x", PAIRS[:1])
-    files = ["--subword-model", corpus / "test.en", "--dictionary", corpus / "test.en"]
+    (tmp_path / "codes").write_text("#version: 0.2\ne i\n")
+    files = ["--subword", "bpe", "--subword-model", tmp_path / "codes", "--dictionary", corpus / "test.en"]
     more = ["--test", corpus / "test.x", *files, "--workers", 3]
     gift("prepare", *splits(corpus), *more, "--out", tmp_path / "out", "--dry-run", "--", "--thresholdsrc", 2)
     words, out = shlex.split(capsys.readouterr().out), tmp_path / "out"
