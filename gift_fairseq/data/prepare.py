@@ -203,6 +203,9 @@ def workers(preparation: Preparation, start: Callable, *arguments: Any) -> Itera
             idle.put(near)
         threads = stack.enter_context(ThreadPoolExecutor(preparation.workers))
         stack.callback(_end, processes)
+        # at Python's own 5 ms a thread would wait for the one that writes, several times an answer, its process idle
+        stack.callback(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(0.0005)
         yield partial(threads.submit, _ask, idle, preparation.workers)
 
 
