@@ -39,7 +39,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--evaluate",
         default="",
         metavar='"..."',
-        help="further options of evaluate: '--beam 4 -- --lenpen 0.6'; one word alone needs =: --evaluate=--dry-run",
+        help="further options of evaluate: '--beam 4 -- --lenpen 0.6'; a single word stands after =: "
+        "--evaluate=--compound-split",
     )
     shared.add_training(parser, several_machines=False, seed=False)
     shared.add_dry_run(parser)
