@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import fairseq.utils
 import pytest
 import torch
-from fairseq import options, tasks
+from fairseq import checkpoint_utils, options, tasks
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
 from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
@@ -219,6 +219,7 @@ def fairseq_train(data, save_dir, flags, *more, cpu=True):
     """fairseq-train with a tiny model, logging every update to ``save_dir``/train.log; returns its lines of JSON."""
     save_dir.mkdir(exist_ok=True)
     log = save_dir / "train.log"
+    vars(checkpoint_utils.save_checkpoint).pop("best", None)  # of the training before in this process
     run_tool(
         train,
         *(data, "--user-dir", PLUGIN, "--save-dir", save_dir, "--log-file", log, *more),

@@ -59,8 +59,9 @@ def test_dropout_is_off_for_all_but_consistency(tmp_path):
 def test_every_dropout_is_off(binarized, tmp_path, monkeypatch, arch):
     """Those of the architecture and of the checkpoint's flags; not one that was typed after --."""
     flags = ["--arch", arch, "--lr", "1", "--max-tokens", "9", "--dropout", "0.3"]
-    monkeypatch.setattr("gift_fairseq.checkpoints.flags.flags_of", lambda *_: flags)
+    monkeypatch.setattr("gift_fairseq.checkpoints.flags.flags_of", lambda *_, **__: flags)
     monkeypatch.setattr(from_checkpoint, "overfitting_of", lambda *_: 0.2)
+    (tmp_path / "x.pt").touch()
     asked = SimpleNamespace(start=tmp_path / "x.pt", data=binarized, lr=None, updates=9)
 
     def dropouts(*typed):

@@ -14,6 +14,7 @@ import study
 from conftest import ROOT, TRANSFORMER, fairseq_train, gift, make
 from selection import Line
 
+from gift_fairseq.checkpoints.files import digest_of
 from gift_fairseq.cli import from_checkpoint
 from gift_fairseq.cli.options import STRATEGIES
 from gift_fairseq.errors import UserError
@@ -250,7 +251,9 @@ def stubbed(binarized, tmp_path, monkeypatch):
     stub.write_text(STUB)
     monkeypatch.setattr(launch, "located", lambda words: ["bash", str(stub), *words])
     flags = [*"--arch transformer --lr 1e-3 --max-tokens 100".split()]
-    start = from_checkpoint.Start(checkpoint, binarized, binarized, 3, flags)
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"a model")
+    start = from_checkpoint.Start(checkpoint, binarized, binarized, 3, flags, digest=digest_of(checkpoint))
     monkeypatch.setattr(from_checkpoint.Start, "of", lambda *_: start)
 
     def run(grid, jobs):

@@ -398,7 +398,7 @@ def test_a_checkpoint_holds_the_options_that_run_json_would(binarized, tmp_path,
     expected["finetune_from_model"] = str(tmp_path.resolve() / "base" / "checkpoint_last.pt")
     assert set(expected) <= set(run.options)  # fairseq adds a few when it makes the model
     assert {name: run.options[name] for name in expected if run.options[name] != expected[name]} == {}
-    (tmp_path / "base").rename(tmp_path / "checkpoints")
+    shutil.copytree(tmp_path / "base", tmp_path / "checkpoints")
     assert runs.read_run(tmp_path).options == {}  # it was not fine-tuned
     fine_tuned = {"finetune_from_model": "x.pt", "criterion": "label_smoothed_cross_entropy"}
     state = {"model": {}, "cfg": {"model": Namespace(**fine_tuned)}}
