@@ -18,22 +18,17 @@ import glob
 import gzip
 import hashlib
 import json
-import multiprocessing
-import queue
 import shutil
-import signal
 import sqlite3
 import sys
 import tempfile
 import zlib
-from collections import Counter, deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice, zip_longest
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from tqdm import tqdm
 
@@ -47,6 +42,7 @@ from gift_fairseq.data.segmentation import (
     learn_bpe,
     learn_sentencepiece,
 )
+from gift_fairseq.data.workers import Submit, in_order, workers
 from gift_fairseq.errors import UserError, check_at_least
 from gift_fairseq.io import write_whole, written_whole
 
@@ -54,7 +50,6 @@ CHUNK = 1000  # lines that a worker takes at once
 DICTIONARY = "dictionary.txt"  # in the folder, if one was given
 LEARN_FROM = 2_000_000  # sentences that sentencepiece learns from, at most
 Bar = partial(tqdm, unit=" lines", disable=None)
-Submit = Callable[[Callable, Any], Future]  # of work and an item
 
 
 @dataclass(frozen=True)
@@ -168,88 +163,6 @@ def read_pairs(source: Path, target: Path) -> Iterator[Tuple[int, bytes, bytes]]
         raise UserError(f"{source} is empty")
 
 
-def in_order(submit: Submit, work: Callable, items: Iterable, ahead: int) -> Iterator:
-    """``work(item)`` of every item, in order; at most ``ahead`` items are read before their results are taken.
-
-    An executor's own ``map`` reads all items as fast as it can, which would hold a corpus in memory.
-    """
-    pending: deque = deque()
-    for item in items:
-        pending.append(submit(work, item))
-        if len(pending) >= ahead:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
-
-
-@contextlib.contextmanager
-def workers(preparation: Preparation, start: Callable, *arguments: Any) -> Iterator[Submit]:
-    """Hands work to processes, each of which begins with ``start(*arguments)``; they end with the block.
-
-    :class:`UserError` from the result of work whose process has ended early.
-
-    Each process has a pipe of its own, which ends when the process does. Python's pools share one: there the parent
-    waits forever for the rest of an answer whose process was killed while it wrote.
-    """
-    idle: queue.SimpleQueue = queue.SimpleQueue()
-    processes: List[multiprocessing.Process] = []
-    with contextlib.ExitStack() as stack:
-        for _ in range(preparation.workers):
-            near, far = multiprocessing.Pipe()
-            stack.enter_context(near)
-            processes.append(multiprocessing.Process(target=_serve, args=(near, far, start, *arguments)))
-            processes[-1].start()
-            far.close()  # that of the process alone is left
-            idle.put(near)
-        threads = stack.enter_context(ThreadPoolExecutor(preparation.workers))
-        stack.callback(_end, processes)
-        # at Python's own 5 ms a thread would wait for the one that writes, several times an answer, its process idle
-        stack.callback(sys.setswitchinterval, sys.getswitchinterval())
-        sys.setswitchinterval(0.0005)
-        yield partial(threads.submit, _ask, idle, preparation.workers)
-
-
-def _ask(idle: queue.SimpleQueue, count: int, work: Callable, item: Any) -> Any:
-    """``work(item)``, by the next process that has nothing to do."""
-    connection = idle.get()
-    try:
-        connection.send((work, item))
-        answer = connection.recv()
-    except (EOFError, OSError):
-        raise UserError(
-            f"--workers is {count}, but one of them has ended early: its own error stands above, unless it was killed, "
-            "as where memory is out; give fewer"
-        ) from None
-    finally:
-        idle.put(connection)
-    if isinstance(answer, UserError):
-        raise answer
-    return answer
-
-
-def _serve(near: Connection, far: Connection, start: Callable, *arguments: Any) -> None:
-    """What a process does: it answers what it is asked until the parent is no more."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # sent to a group, they reach the parent too, which ends this
-    near.close()  # else it would never see the parent's end
-    start(*arguments)
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            work, item = far.recv()
-            try:
-                answer = work(item)
-            except UserError as error:
-                answer = error
-            far.send(answer)
-
-
-def _end(processes: Sequence[multiprocessing.Process]) -> None:
-    for process in processes:
-        process.kill()
-    for process in processes:
-        process.join()
-
-
 def chunks(items: Iterable) -> Iterator[List]:
     iterator = iter(items)
     return iter(lambda: list(islice(iterator, CHUNK)), [])
@@ -352,7 +265,7 @@ def _list(counts: Counter) -> str:
 def clean(preparation: Preparation) -> None:
     folder = preparation.out / "clean"
     folder.mkdir(parents=True, exist_ok=True)
-    with workers(preparation, _start_cleaning, preparation.segmentation) as submit:
+    with workers(preparation.workers, _start_cleaning, preparation.segmentation) as submit:
         counts = {split[0]: clean_split(submit, preparation, *split) for split in preparation.splits}
     keep_raw(preparation)
     write_whole(str(folder / "filtered.json"), json.dumps(counts, indent=1) + "\n")
@@ -418,7 +331,7 @@ def apply(preparation: Preparation) -> None:
     out = preparation.out
     (out / "pieces").mkdir(parents=True, exist_ok=True)
     names = [path for path in sorted((out / "clean").iterdir()) if path.suffix != ".json"]
-    with workers(preparation, _start_applying, preparation.segmentation, out) as submit:
+    with workers(preparation.workers, _start_applying, preparation.segmentation, out) as submit:
         for path in names:
             pieces = str(out / "pieces" / path.name)
             with written_whole(pieces, binary=True) as (file,), Bar(desc=f"subwords of {path.name}") as bar:

@@ -3,16 +3,12 @@
 import fcntl
 import gzip
 import json
-import multiprocessing
 import os
 import re
 import shlex
 import signal
 import subprocess
-import sys
 import time
-from multiprocessing.connection import Connection
-from types import SimpleNamespace
 
 import language as toy_language
 import pytest
@@ -161,50 +157,11 @@ def test_a_stage_that_fails_tells_what_takes_other_options(corpus, tmp_path, cap
     assert "--vocab-size was 9999 and is now 30; choose another folder" in error_of(*arguments, 30)
 
 
-def test_no_more_is_read_ahead_than_said():
-    """An executor's own map would read the whole corpus while the first chunk is worked on."""
-    read = []
-
-    def submit(work, item):
-        return SimpleNamespace(result=lambda: work(item))
-
-    items = (read.append(number) or number for number in range(100))
-    results = prepare.in_order(submit, lambda number: number * number, items, ahead=5)
-    for number in range(100):
-        assert next(results) == number * number
-        assert len(read) <= number + 6
-
-
-def killed(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def killed_while_it_answers(_):
-    """The length of an answer (256), and no more than its first bytes."""
-    Connection.send = lambda self, answer: killed(os.write(self.fileno(), b"\0\0\1\0half"))
-
-
-@pytest.mark.parametrize("work", [killed, killed_while_it_answers])
-def test_a_killed_worker_is_one_sentence(work):
-    with pytest.raises(UserError, match="--workers is 2, but one of them has ended early: .* give fewer"):
-        with prepare.workers(SimpleNamespace(workers=2), int) as submit:
-            list(prepare.in_order(submit, work, range(9), ahead=4))
-    assert not multiprocessing.active_children()
-
-
 def test_a_killed_worker_ends_the_command(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(Tokenizer, "tokenize", killed)
+    monkeypatch.setattr(Tokenizer, "tokenize", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     arguments = ["prepare", *splits(corpus), "--out", tmp_path / "out", "--workers", 1]
     assert "--workers is 1, but one of them has ended early" in error_of(*arguments)
     assert not list(tmp_path.rglob("*.partial*"))
-
-
-def test_workers_end_with_their_parent():
-    """Killed, it can tell them nothing; what waits for its output waits for theirs too."""
-    code = "import os, signal, time; from types import SimpleNamespace; from gift_fairseq.data import prepare\n"
-    code += "with prepare.workers(SimpleNamespace(workers=3), int): os.kill(os.getpid(), signal.SIGKILL)"
-    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, timeout=60)
-    assert done.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(
