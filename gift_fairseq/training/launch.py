@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -298,8 +299,13 @@ def typed_options(words: List[str]) -> Dict[str, Any]:
 
     :class:`UserError` with fairseq's own sentence where it does not understand them.
     """
+    return dict(_typed_options(tuple(words)))
+
+
+@functools.cache  # a training asks before it begins, and its folder when it does
+def _typed_options(words: Tuple[str, ...]) -> Dict[str, Any]:
     with ONE_AT_A_TIME, fairseq_reads("fairseq-train"), quiet():
-        return without_placement(vars(_parsed(words)))
+        return without_placement(vars(_parsed([*words])))
 
 
 def without_placement(options: Dict[str, Any]) -> Dict[str, Any]:
