@@ -133,6 +133,21 @@ def unlike_checkpoints(runs: Sequence[Run]) -> List[str]:
     ]
 
 
+def another_start(runs: Sequence[Run]) -> List[str]:
+    """Warnings where a baseline was measured by another checkpoint than was fine-tuned, as far as that is known."""
+    found: Dict[Tuple[str, str, str, str], Dict[str, None]] = {}  # the sets, each once
+    for run in runs:
+        baseline, start = baseline_of(run, runs), Path(run.started_from).name
+        for command, what, checkpoint, _ in _measured(baseline) if baseline else ():
+            if checkpoint not in ("", start):
+                found.setdefault((baseline.name, command, checkpoint, start), {})[what] = None
+    return [
+        f"Warning: {name} was measured on {', '.join(sets)} by {checkpoint}, but {start} was fine-tuned: "
+        f"run {command} with that one."
+        for (name, command, checkpoint, start), sets in found.items()
+    ]
+
+
 def outdated(runs: Sequence[Run]) -> List[str]:
     """Warnings where the ``checkpoint_last.pt`` that was measured is not the one with which the training ended."""
     found = []

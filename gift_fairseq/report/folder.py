@@ -55,7 +55,7 @@ def write_report(
     claims, (paired, tests) = comparisons.claims(grouped, runs, columns), comparisons.over_sentences(grouped, runs)
     rows = systems.rows(grouped, runs, columns, tests)
     warnings = [*comparisons.unlike_flags(runs), *comparisons.unlike_checkpoints(runs), *comparisons.outdated(runs)]
-    warnings += comparisons.unconverged(rows, claims)
+    warnings += [*comparisons.another_start(runs), *comparisons.unconverged(rows, claims)]
     tables, legend = table.tables(rows, columns, claims), [*warnings, *table.legend(rows, claims)]
     signatures = table.signatures([score for row in rows for score in row.scores.values()], paired)
     column = columns[0] if columns else ""

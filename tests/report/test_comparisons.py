@@ -101,8 +101,10 @@ def measured(name, updates=9, started_from="x.pt", exposure=(), **scores):
     """A run that made ``updates``; ``scores`` and ``exposure`` are the checkpoints' names and updates."""
     scores = {c.replace("_", "."): SimpleNamespace(checkpoint=file, updates=n) for c, (file, n) in scores.items()}
     exposure = {"a": {"checkpoint": f"checkpoints/{exposure[0]}", "updates": exposure[1]}} if exposure else {}
-    log = SimpleNamespace(updates=updates)
-    return SimpleNamespace(name=name, started_from=started_from, log=log, scores=scores, exposure=exposure)
+    log, folder = SimpleNamespace(updates=updates), Path(name)
+    return SimpleNamespace(
+        name=name, started_from=started_from, log=log, folder=folder, scores=scores, exposure=exposure
+    )
 
 
 LAST, BEST = "checkpoint_last.pt", "checkpoint_best.pt"
@@ -120,6 +122,26 @@ def test_unlike_checkpoints_are_warned_of():
     evaluated, exposed = comparisons.unlike_checkpoints([*alike, other])
     for found, start in ((evaluated, "Warning: on a.beam5 evaluate took"), (exposed, "Warning: on a exposure took")):
         assert found.startswith(start) and found.endswith(f": {LAST} of standard; {BEST} of other.")
+
+
+def test_a_baseline_that_was_measured_by_another_checkpoint_than_was_fine_tuned_is_warned_of():
+    """Of two baselines each is held against the fine-tunings from its own folder; what is not known is not said."""
+    first = measured("first", started_from="", a_beam5=(LAST, 9), a_greedy=(LAST, 9), b_beam5=(BEST, 5))
+    second = measured("second", started_from="", a_beam5=(LAST, 9), b_beam5=(None, None), exposure=(LAST, 9))
+    from_first = str(Path("first/checkpoints").resolve() / BEST)
+    from_second = str(Path("second/checkpoints").resolve() / LAST)
+    tuned = [measured(f"one-{seed}", started_from=from_first, a_beam5=(LAST, 9)) for seed in (1, 2)]
+    tuned.append(measured("two", started_from=from_second, a_beam5=(LAST, 9)))
+    assert comparisons.another_start([first, second, *tuned]) == [
+        f"Warning: first was measured on a.beam5, a.greedy by {LAST}, but {BEST} was fine-tuned: run evaluate with "
+        "that one."
+    ]
+    assert comparisons.another_start([second, *tuned[:2], measured("no baseline's")]) == [
+        f"Warning: second was measured on {what} by {LAST}, but {start} was fine-tuned: run {command} with that one."
+        for start in (BEST, "x.pt")
+        for command, what in (("evaluate", "a.beam5"), ("exposure", "a"))
+    ]  # folders that have been moved: the only baseline is meant
+    assert comparisons.another_start(tuned) == []
 
 
 def test_scores_of_a_checkpoint_that_was_trained_on_are_warned_of():
