@@ -28,6 +28,17 @@ environment() { # the programs of the environment are found by name
 
 gift() { python -m gift_fairseq "$@"; } # gift COMMAND ARGUMENTS...: the command line of this project
 
+scored() { # scored OUT DATA CHECKPOINT: it translates validation and test sets, and exposure bias is measured, once for OUT
+    local stamp
+    stamp="$1/done/scored-$(basename "$(dirname "$(dirname "$3")")")"
+    [ ! "$stamp" -nt "$3" ] || return 0
+    gift evaluate --search both --testset valid --data "$2" "$3"
+    gift evaluate --search both --data "$2" "$3"
+    gift exposure --data "$2" "$3"
+    mkdir -p "$1/done"
+    touch "$stamp"
+}
+
 # options "--WITH-A-VALUE..." "--SWITCH..." ARGUMENTS...: every option that is given sets the variable of its name
 # (--vocab-size: VOCAB_SIZE; a switch sets 1); FLAGS is what stands after --
 options() {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Adaptation of the model of examples/general to image captions, with its dropout and without: what is gained, what forgotten.
-# The models without dropout are then fine-tuned once more: plainly, and by distillation.
+# Adaptation of the model of examples/general to image captions: what the default of finetune gains, and what is forgotten.
+# The models of plain updates without dropout are then fine-tuned once more: plainly, and by distillation.
 #
 #   bash examples/adaptation/run.sh --raw DIR --general DIR [OPTIONS] [-- FLAGS OF FAIRSEQ-TRAIN FOR ALL RUNS]
 #
@@ -11,7 +11,7 @@
 #   --updates N      of every fine-tuning; default: 1200
 #   --precision P    fp32 or bf16; default: fp32
 #
-# It ends in dropout/index.html and distillation/index.html. Run again, it resumes and skips what is done.
+# It ends in over-dropout/index.html, over-no-dropout/index.html and distillation/index.html. Run again, it resumes and skips what is done.
 
 source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/common.sh"
 
@@ -19,27 +19,22 @@ RAW='' GENERAL='' OUT="$PROJECT/runs/adaptation" SEEDS="1 2 3 4 5" UPDATES=1200 
 options "--raw --general --out --seeds --updates --precision" '' "$@"
 [ -n "$RAW" ] || fail "--raw is needed; see --help"
 [ -n "$GENERAL" ] || fail "--general is needed; see --help"
-DATA="$OUT/prepared/data" BASELINE="$GENERAL/runs/baseline/checkpoints/checkpoint_last.pt" first=() second=()
+DATA="$OUT/prepared/data" BASELINE="$GENERAL/runs/baseline/checkpoints/checkpoint_last.pt"
 
 bash "$PROJECT/scripts/setup_env.sh"
 environment
 gift prepare --train "$RAW/train" --valid "$RAW/val" --test "$RAW/test_2016_flickr" --test "$RAW/tatoeba2021" \
     --subword-model "$GENERAL/prepared/subwords.model" --dictionary "$GENERAL/prepared/data/dict.de.txt" --out "$OUT/prepared"
+bash "$PROJECT/examples/study/default.sh" --from "$BASELINE" --data "$DATA" --out "$OUT" \
+    --seeds "$SEEDS" --updates "$UPDATES" --precision "$PRECISION" -- --max-tokens 3072 "${FLAGS[@]}"
+second=()
 for seed in $SEEDS; do
-    machine=(--lr 6e-4 --updates "$UPDATES" --seed "$seed" --precision "$PRECISION" --data "$DATA")
-    for dropout in 0.1 0; do
-        gift finetune --strategy standard --from "$BASELINE" --out "$OUT/runs/dropout-$dropout-$seed" "${machine[@]}" -- \
-            --max-tokens 3072 --dropout "$dropout" "${FLAGS[@]}"
-        first+=("$OUT/runs/dropout-$dropout-$seed")
+    gift finetune --strategy distillation --from "$OUT/runs/dropout-0-$seed/checkpoints/checkpoint_last.pt" --lr 6e-4 \
+        --updates "$UPDATES" --seed "$seed" --precision "$PRECISION" --data "$DATA" --out "$OUT/runs/distillation-$seed" \
+        --control "$OUT/runs/plain-$seed" -- --max-tokens 3072 --dropout 0 "${FLAGS[@]}"
+    for run in plain distillation; do
+        scored "$OUT" "$DATA" "$OUT/runs/$run-$seed/checkpoints/checkpoint_last.pt"
+        second+=("$OUT/runs/$run-$seed")
     done
-    gift finetune --strategy distillation --from "$OUT/runs/dropout-0-$seed/checkpoints/checkpoint_last.pt" "${machine[@]}" \
-        --out "$OUT/runs/distillation-$seed" --control "$OUT/runs/plain-$seed" -- --max-tokens 3072 --dropout 0 "${FLAGS[@]}"
-    second+=("$OUT/runs/plain-$seed" "$OUT/runs/distillation-$seed")
 done
-models=()
-for run in "${first[@]}" "${second[@]}"; do models+=("$run/checkpoints/checkpoint_last.pt"); done
-gift evaluate --search both --testset valid,test_2016_flickr,tatoeba2021 --data "$DATA" "${models[@]}"
-gift exposure --testset test_2016_flickr --data "$DATA" "${models[@]}"
-tests=(--testset test_2016_flickr,tatoeba2021)
-gift report --out "$OUT/dropout" --title "Adaptation with dropout and without" "${tests[@]}" --control "${first[0]}" "${first[@]}"
-gift report --out "$OUT/distillation" --title "Distillation after adaptation" "${tests[@]}" "${second[@]}"
+gift report --out "$OUT/distillation" --title "Distillation after adaptation" "${second[@]}"

@@ -35,7 +35,6 @@ def test_the_grid():
     [
         ("study/strategies.txt", {*STRATEGIES} - {"standard"}),
         ("multi30k/grid.txt", {"auxiliary", "recurrent", "generative"}),
-        ("general/grid.txt", {"weighted"}),
     ],
 )
 def test_the_grids_of_the_examples(dictionaries, grid, names):

@@ -103,6 +103,13 @@ def test_with_other_options_of_evaluate_it_evaluates_again_and_does_not_train(qu
         ("scripts/quickstart.sh", "--fats", "--fats is no option of this recipe; see --help"),
         ("examples/multi30k/run.sh", "--out=x", "--raw is needed; see --help"),
         ("examples/adaptation/run.sh", "--raw x", "--general is needed; see --help"),
+        ("examples/study/default.sh", "--from x --out y", "--data is needed; see --help"),
+        ("examples/study/default.sh", "--from x.pt --out y --data z", "--from is x.pt, but must be RUN/checkpoints/"),
+        (
+            "examples/study/default.sh",
+            "--from checkpoints/x.pt --out y --data z --dropout 0.0",
+            "--dropout is 0.0, but must be that of the model, above 0",
+        ),
         ("examples/wmt14_en_de/run.sh", "--vocab-size 5", "--out is needed; see --help"),
         ("examples/wmt14_en_de/run.sh", "--out x --gpus two", "--max-tokens and --gpus must be whole numbers"),
         ("examples/wmt14_en_de/download.sh", "--out x -- --fp16", "--fp16 stands after --, but this recipe takes"),

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# What the default of finetune gains: weighted without dropout, against plain updates with the model's dropout and without.
+#
+#   bash examples/study/default.sh --from RUN/checkpoints/FILE.pt --data DIR --out DIR [OPTIONS] [-- FLAGS OF FAIRSEQ-TRAIN FOR ALL RUNS]
+#
+#   --from FILE      RUN/checkpoints/FILE.pt, the checkpoint to start from; the baseline of the reports
+#   --data DIR       data made with its dictionaries, as for finetune
+#   --out DIR        where everything goes
+#   --dropout P      of the plain updates with dropout: that of the model; default: 0.1
+#   --lr R           peak of the learning rate; default: 6e-4
+#   --updates N      of every fine-tuning; default: 1200
+#   --seeds "N..."   every fine-tuning is made once with each; default: "1 2 3 4 5"
+#   --precision P    fp32, bf16 or fp16; default: fp32
+#
+# All models translate the validation set and the test sets. It ends in over-dropout/index.html and over-no-dropout/index.html,
+# named after the control. Run again, it resumes and skips what is done.
+
+source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/common.sh"
+
+FROM='' DATA='' OUT='' DROPOUT=0.1 LR=6e-4 UPDATES=1200 SEEDS="1 2 3 4 5" PRECISION=fp32
+options "--from --data --out --dropout --lr --updates --seeds --precision" '' "$@"
+for name in FROM DATA OUT; do [ -n "${!name}" ] || fail "--${name,,} is needed; see --help"; done
+[[ "/$FROM" = */checkpoints/*.pt ]] || fail "--from is $FROM, but must be RUN/checkpoints/FILE.pt"
+[[ "$DROPOUT" = *[1-9]* ]] || fail "--dropout is $DROPOUT, but must be that of the model, above 0"
+
+environment
+runs=() without_dropout=()
+for seed in $SEEDS; do
+    tune=(--no-control --from "$FROM" --data "$DATA" --lr "$LR" --updates "$UPDATES" --seed "$seed" --precision "$PRECISION")
+    with="$OUT/runs/dropout-$DROPOUT-$seed" without="$OUT/runs/dropout-0-$seed" default="$OUT/runs/weighted-$seed"
+    gift finetune --strategy standard --out "$with" "${tune[@]}" -- --dropout "$DROPOUT" "${FLAGS[@]}"
+    gift finetune --strategy standard --out "$without" "${tune[@]}" -- --dropout 0 "${FLAGS[@]}"
+    gift finetune --strategy weighted --out "$default" "${tune[@]}" -- --dropout 0 "${FLAGS[@]}"
+    for run in "$with" "$without" "$default"; do scored "$OUT" "$DATA" "$run/checkpoints/checkpoint_last.pt"; done
+    runs+=("$with" "$without" "$default") without_dropout+=("$without" "$default")
+done
+scored "$OUT" "$DATA" "$FROM"
+baseline="$(dirname "$(dirname "$FROM")")"
+report() { gift report --out "$OUT/$1" --title "The default of finetune, over plain updates" --control "$2" "$baseline" "${@:3}"; }
+report over-dropout "${runs[0]}" "${runs[@]}"
+report over-no-dropout "${without_dropout[0]}" "${without_dropout[@]}"
