@@ -11,7 +11,7 @@ from gift_fairseq.evaluation import significance
 from gift_fairseq.evaluation.scores import search_of, testset_of
 from gift_fairseq.evaluation.significance import LEVEL, OverSeeds
 from gift_fairseq.report.runs import CONTROL, LAST, Run
-from gift_fairseq.report.systems import System, SystemRow, baseline_of, control_of, held, same_time_control_of
+from gift_fairseq.report.systems import System, SystemRow, baseline_of, control_of, held, same_time_control_of, start_of
 from gift_fairseq.runs import AVERAGED
 
 AGAINST = {"control": control_of, "same-time control": same_time_control_of, "baseline": baseline_of}
@@ -137,7 +137,7 @@ def another_start(runs: Sequence[Run]) -> List[str]:
     """Warnings where a baseline was measured by another checkpoint than was fine-tuned, as far as that is known."""
     found: Dict[Tuple[str, str, str, str], Dict[str, None]] = {}  # the sets, each once
     for run in runs:
-        baseline, start = baseline_of(run, runs), Path(run.started_from).name
+        baseline, start = start_of(run, runs), Path(run.started_from).name
         for command, what, checkpoint, _ in _measured(baseline) if baseline else ():
             if checkpoint not in ("", start):
                 found.setdefault((baseline.name, command, checkpoint, start), {})[what] = None

@@ -168,15 +168,19 @@ def same_time_control_of(run: Run, runs: Sequence[Run]) -> Optional[Run]:
     return next((one for one in runs if (one.same_time_as, one.started_from, one.seed) == wanted), None)
 
 
+def start_of(run: Run, runs: Sequence[Run]) -> Optional[Run]:
+    """The baseline in whose folder the checkpoint is that ``run`` was fine-tuned from."""
+    folder = Path(run.started_from).parent
+    baselines = (one for one in runs if not one.started_from)
+    return next((one for one in baselines if folders.RunFolder(one.folder.resolve()).checkpoints == folder), None)
+
+
 def baseline_of(run: Run, runs: Sequence[Run]) -> Optional[Run]:
-    """The run whose checkpoint ``run`` was fine-tuned from; the only baseline where folders have been moved."""
+    """As :func:`start_of`; the only baseline where folders have been moved, or ``run`` is a second fine-tuning."""
     if not run.started_from:
         return None
     baselines = [one for one in runs if not one.started_from]
-    for one in baselines:
-        if folders.RunFolder(one.folder.resolve()).checkpoints == Path(run.started_from).parent:
-            return one
-    return baselines[0] if len(baselines) == 1 else None
+    return start_of(run, runs) or (baselines[0] if len(baselines) == 1 else None)
 
 
 def held(other: Run, column: str) -> str:

@@ -136,12 +136,8 @@ def test_a_baseline_that_was_measured_by_another_checkpoint_than_was_fine_tuned_
         f"Warning: first was measured on a.beam5, a.greedy by {LAST}, but {BEST} was fine-tuned: run evaluate with "
         "that one."
     ]
-    assert comparisons.another_start([second, *tuned[:2], measured("no baseline's")]) == [
-        f"Warning: second was measured on {what} by {LAST}, but {start} was fine-tuned: run {command} with that one."
-        for start in (BEST, "x.pt")
-        for command, what in (("evaluate", "a.beam5"), ("exposure", "a"))
-    ]  # folders that have been moved: the only baseline is meant
-    assert comparisons.another_start(tuned) == []
+    second_tuning = measured("again", started_from=str(Path("one-1/checkpoints").resolve() / BEST), a_beam5=(LAST, 9))
+    assert comparisons.another_start([second, *tuned, second_tuning]) == []  # not from one of its checkpoints
 
 
 def test_scores_of_a_checkpoint_that_was_trained_on_are_warned_of():
