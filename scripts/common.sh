@@ -28,12 +28,13 @@ environment() { # the programs of the environment are found by name
 
 gift() { python -m gift_fairseq "$@"; } # gift COMMAND ARGUMENTS...: the command line of this project
 
-scored() { # scored OUT DATA CHECKPOINT: it translates validation and test sets, and exposure bias is measured, once for OUT
+# scored OUT DATA CHECKPOINT [valid]: it translates the test sets, with valid that set too, and its exposure bias is measured;
+# once for OUT. A checkpoint that was trained on other text has another validation set: leave valid out.
+scored() {
     local stamp
     stamp="$1/done/scored-$(basename "$(dirname "$(dirname "$3")")")"
     [ ! "$stamp" -nt "$3" ] || return 0
-    gift evaluate --search both --testset valid --data "$2" "$3"
-    gift evaluate --search both --data "$2" "$3"
+    gift evaluate --search both --testset "${4:+$4,}$(paste -sd , "$2/raw/testsets.txt")" --data "$2" "$3"
     gift exposure --data "$2" "$3"
     mkdir -p "$1/done"
     touch "$stamp"

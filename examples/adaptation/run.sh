@@ -33,7 +33,7 @@ for seed in $SEEDS; do
         --updates "$UPDATES" --seed "$seed" --precision "$PRECISION" --data "$DATA" --out "$OUT/runs/distillation-$seed" \
         --control "$OUT/runs/plain-$seed" -- --max-tokens 3072 --dropout 0 "${FLAGS[@]}"
     for run in plain distillation; do
-        scored "$OUT" "$DATA" "$OUT/runs/$run-$seed/checkpoints/checkpoint_last.pt"
+        scored "$OUT" "$DATA" "$OUT/runs/$run-$seed/checkpoints/checkpoint_last.pt" valid
         second+=("$OUT/runs/$run-$seed")
     done
 done

@@ -12,8 +12,8 @@
 #   --seeds "N..."   every fine-tuning is made once with each; default: "1 2 3 4 5"
 #   --precision P    fp32, bf16 or fp16; default: fp32
 #
-# All models translate the validation set and the test sets. It ends in over-dropout/index.html and over-no-dropout/index.html,
-# named after the control. Run again, it resumes and skips what is done.
+# All models translate the test sets; the fine-tuned ones translate the validation set too. It ends in over-dropout/index.html
+# and over-no-dropout/index.html, named after the control. Run again, it resumes and skips what is done.
 
 source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/common.sh"
 
@@ -31,7 +31,7 @@ for seed in $SEEDS; do
     gift finetune --strategy standard --out "$with" "${tune[@]}" -- --dropout "$DROPOUT" "${FLAGS[@]}"
     gift finetune --strategy standard --out "$without" "${tune[@]}" -- --dropout 0 "${FLAGS[@]}"
     gift finetune --strategy weighted --out "$default" "${tune[@]}" -- --dropout 0 "${FLAGS[@]}"
-    for run in "$with" "$without" "$default"; do scored "$OUT" "$DATA" "$run/checkpoints/checkpoint_last.pt"; done
+    for run in "$with" "$without" "$default"; do scored "$OUT" "$DATA" "$run/checkpoints/checkpoint_last.pt" valid; done
     runs+=("$with" "$without" "$default") without_dropout+=("$without" "$default")
 done
 scored "$OUT" "$DATA" "$FROM"
