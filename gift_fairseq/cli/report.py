@@ -15,7 +15,7 @@ from gift_fairseq.io import quiet, say
 def add_options(parser: argparse.ArgumentParser) -> None:
     shared.add_out(parser, "folder of the report")
     parser.add_argument(
-        "--testset", metavar="NAME,...", help="test sets, or valid; default: all test sets that runs were scored on"
+        "--testset", metavar="NAME,...", help="test sets, or valid; default: all test sets of the fine-tunings"
     )
     parser.add_argument(
         "--control",

@@ -11,8 +11,13 @@ from gift_fairseq.io import to_json, write_whole
 from gift_fairseq.report import comparisons, systems, table
 from gift_fairseq.report.page import page
 from gift_fairseq.report.plots import paint
-from gift_fairseq.report.runs import read_run
+from gift_fairseq.report.runs import Run, read_run
 from gift_fairseq.report.samples import most_different
+
+
+def sets_of(runs: Sequence[Run]) -> List[str]:
+    """The sets that at least one of ``runs`` was scored on, in order."""
+    return list(dict.fromkeys(testset_of(column) for run in runs for column in run.scores))
 
 
 def write_report(
@@ -20,9 +25,10 @@ def write_report(
 ) -> List[str]:
     """Writes the report on the runs in ``folders`` to the folder ``out``; returns its warnings.
 
-    On all test sets, without the validation set, or on ``testsets``. The control is the system of the run ``control``,
-    one of ``folders``, in place of ``gift_standard``. :class:`UserError` if one of ``folders`` is none or named twice,
-    no run was scored on one of ``testsets``, ``control`` cannot be one, or ``out`` cannot be made.
+    On ``testsets``, or on all test sets of the fine-tunings (of the baselines if there are none). The control is the
+    system of the run ``control``, one of ``folders``, in place of ``gift_standard``. :class:`UserError` if one of
+    ``folders`` is none or named twice, no run was scored on one of ``testsets``, ``control`` cannot be one, or ``out``
+    cannot be made.
     """
     known = set()
     for folder in folders:
@@ -32,15 +38,18 @@ def write_report(
             raise UserError(f"RUN is {folder}, but that run was named before")
         known.add(folder.resolve())
     runs = [read_run(folder) for folder in folders]
-    scored = dict.fromkeys(testset_of(column) for run in runs for column in run.scores)
+    scored = sets_of(runs)
     for name in testsets:
         if name not in scored:
             raise UserError(f"--testset is {','.join(testsets)}, but RUN was scored on {', '.join(scored) or 'none'}")
-    wanted = testsets or [name for name in scored if name != VALID]  # settings are selected on the validation set
+    # settings are selected on the validation set; a baseline may have the test sets of other fine-tunings too
+    of_tests = [run for run in runs if run.started_from and sets_of([run]) != [VALID]] if not testsets else []
+    wanted = testsets or [name for name in sets_of(of_tests) or scored if name != VALID]
     for run in runs:
+        own = sets_of([run])
         kept = {column: score for column, score in run.scores.items() if testset_of(column) in wanted}
         if run.scores and not kept and not testsets:
-            run.reason = f"evaluated on {VALID} alone, which only --testset {VALID} shows"
+            run.reason = f"evaluated on {', '.join(own)} alone, which only --testset {','.join(own)} shows"
         run.scores = kept
         if testsets:
             run.exposure = {name: found for name, found in run.exposure.items() if name in testsets}

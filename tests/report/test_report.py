@@ -185,6 +185,16 @@ def test_another_control_is_named(root, tmp_path):
     assert "Over the control (recurrent --passes 2: same" in (tmp_path / "out" / "results.md").read_text()
 
 
+def score_on(folder, name, **changed):
+    """Gives the run ``folder`` the scores on news as those on the set ``name`` too, ``changed`` in so far."""
+    found = json.loads((folder / "scores.json").read_text())
+    of_set = {**found["news.beam5"], **changed}
+    (folder / "scores.json").write_text(json.dumps({**found, f"{name}.beam5": of_set}))
+    shutil.copy(folder / "generate" / "news.beam5.txt", folder / "generate" / f"{name}.beam5.txt")
+    for language in ("en", "de"):
+        shutil.copy(folder / "raw" / f"news.{language}", folder / "raw" / f"{name}.{language}")
+
+
 def test_the_validation_set_is_shown_only_where_it_is_named(root, tmp_path):
     """Settings are selected on it: otherwise it has no column, and no share in the means and the claims.
 
@@ -193,12 +203,7 @@ def test_the_validation_set_is_shown_only_where_it_is_named(root, tmp_path):
     shutil.copytree(root / "runs", tmp_path / "runs")
     folders = [tmp_path / "runs" / name for name in NAMES[:2]]
     for folder in folders:
-        found = json.loads((folder / "scores.json").read_text())
-        of_valid = {**found["news.beam5"], "flags": folder.name}
-        (folder / "scores.json").write_text(json.dumps({**found, "valid.beam5": of_valid}))
-        shutil.copy(folder / "generate" / "news.beam5.txt", folder / "generate" / "valid.beam5.txt")
-        for language in ("en", "de"):
-            shutil.copy(folder / "raw" / f"news.{language}", folder / "raw" / f"valid.{language}")
+        score_on(folder, "valid", flags=folder.name)
 
     def report(*testsets):
         write_report(tmp_path / "out", "title", folders, testsets)
@@ -211,6 +216,22 @@ def test_the_validation_set_is_shown_only_where_it_is_named(root, tmp_path):
     for column in ("news.beam5", "news.greedy"):
         (folders[0] / "generate" / f"{column}.txt").unlink()
     assert report()["systems"][0]["notes"] == ["evaluated on valid alone, which only --testset valid shows"]
+
+
+def test_a_set_of_the_baseline_alone_takes_no_claim_away(root, out, tmp_path):
+    """A baseline that was fine-tuned on other data before has the test sets of those fine-tunings too."""
+    shutil.copytree(root / "runs", tmp_path / "runs")
+    folders = [tmp_path / "runs" / name for name in NAMES]
+    score_on(folders[0], "other")
+
+    def report(folders, *testsets):
+        write_report(tmp_path / "out", "title", folders, testsets)
+        return json.loads((tmp_path / "out" / "results.json").read_text())
+
+    found, without = report(folders), json.loads((out / "results.json").read_text())
+    assert found["claims"] == without["claims"] != [] and found["columns"] == without["columns"]
+    assert report(folders, "other")["columns"] == ["other.beam5"]
+    assert report(folders[:1])["columns"] == ["news.beam5", "news.greedy", "other.beam5"]
 
 
 def test_states_of_checkpoints_that_do_not_compare_are_warned_of(root, tmp_path):
