@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import IO, Any, Iterator, Sequence
+from typing import IO, Any, Iterator, List, Sequence
 
 from tqdm import tqdm
 
@@ -43,6 +43,11 @@ def write_whole(path: str, text: str) -> None:
     """``text`` as the file ``path``."""
     with written_whole(path) as (out,):
         out.write(text)
+
+
+def read_lines(path: Path) -> List[str]:
+    """The lines of a UTF-8 file, each ended by a line feed: a line may hold a carriage return, or U+2028."""
+    return path.read_bytes().decode("utf-8").split("\n")[:-1]
 
 
 def read_json(path: Path) -> Any:

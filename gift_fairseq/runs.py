@@ -34,14 +34,14 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from gift_fairseq.errors import UserError, option
-from gift_fairseq.io import read_json, say, write_whole
+from gift_fairseq.io import read_json, read_lines, say, write_whole
 
 CHECKPOINTS = "checkpoints"
 TYPED_AS = {  # options of each command that fairseq knows by another name
     "train": {"max_update": "updates", "warmup_updates": "warmup"},
     "finetune": {"max_update": "updates", "finetune_from_model": "from", "criterion": "strategy"},
 }
-CONTENT = "content_of_from"  # a setting of a fine-tuning: the digest of the checkpoint that it starts from
+CONTENT = "content_of_from"  # a setting: the digest of the checkpoint that is fine-tuned, or that translates
 AVERAGED = "-average"  # after the SEARCH with which the mean of a fine-tuning's models was scored
 
 
@@ -86,7 +86,7 @@ class RunFolder:
 
     def hypotheses(self, column: str) -> List[str]:
         """What was generated for ``column``: a line for each of the test set."""
-        return self.translations(column).read_text(encoding="utf-8").split("\n")[:-1]
+        return read_lines(self.translations(column))
 
     @contextlib.contextmanager
     def changing_scores(self) -> Iterator[None]:
@@ -221,8 +221,10 @@ def provenance() -> Dict[str, Any]:
     """The commit of this project, if it is a checkout, and the versions of all packages of the environment."""
     project = Path(__file__).resolve().parent.parent
     asked = ["git", "-C", str(project), "rev-parse", "--show-toplevel", "HEAD"]
-    found = subprocess.run(asked, capture_output=True, text=True, check=False)
-    top, _, commit = found.stdout.strip().partition("\n")
+    said = ""
+    with contextlib.suppress(OSError):  # a machine without git
+        said = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+    top, _, commit = said.strip().partition("\n")
     commit = commit if top == str(project) else ""  # of the user's project, with an environment in it
     packages = {
         f"{one.metadata['Name']}=={one.version}" for one in importlib.metadata.distributions() if one.metadata["Name"]

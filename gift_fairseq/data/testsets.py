@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Dict, List, Sequence
 
 from gift_fairseq.errors import UserError
-from gift_fairseq.io import write_whole, written_whole
+from gift_fairseq.io import read_lines, write_whole, written_whole
 
 VALID = "valid"  # how the validation set is called, whatever its file
 FILE = "testsets.txt"
@@ -79,7 +79,7 @@ def raw_lines(data: Path, name: str, language: str) -> List[str]:
     """Line by line, without what ends the lines; :class:`UserError` where the file is missing."""
     path = raw_file(data, name, language)
     try:
-        return path.read_text(encoding="utf-8").split("\n")[:-1]  # not splitlines: text may hold U+2028
+        return read_lines(path)
     except OSError:
         raise UserError(f"{path} is missing: prepare the data with gift prepare") from None
 

@@ -29,7 +29,7 @@ from gift_fairseq import rollout
 from gift_fairseq.checkpoints.files import check_checkpoint
 from gift_fairseq.data.binarized import task_of
 from gift_fairseq.errors import UserError
-from gift_fairseq.io import progress, quiet, say, write_whole, written_whole
+from gift_fairseq.io import progress, quiet, read_lines, say, write_whole, written_whole
 from gift_fairseq.objectives.sentence_costs import CostFlags, SentenceCost
 from gift_fairseq.prefixes.best import BestFlags, BestOfN
 from gift_fairseq.prefixes.source import Decoding, SamplingFlags, Symbols
@@ -128,8 +128,8 @@ def file_of(folder: Path, number: int) -> Path:
 
 def read(file: Path, vocabulary: Dictionary) -> Tuple[List[int], Tensor, Tensor]:
     """Of each sentence of a file its place in the training set, N hypotheses (B, N, L) and their scores (B, N)."""
-    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n")[:-1]]
-    # at blanks alone, and lines at line feeds: subwords may hold other white space
+    lines = [json.loads(line) for line in read_lines(file)]
+    # at blanks alone: subwords may hold other white space
     rows = [[vocabulary.index(word) for word in text.split(" ")] for line in lines for text in line["hypotheses"]]
     tokens = collate_tokens(list(map(torch.tensor, rows)), vocabulary.pad())
     scores = torch.tensor([line["scores"] for line in lines], dtype=torch.float64)
