@@ -118,10 +118,12 @@ def proposing_of(options: argparse.Namespace) -> Any:
 
 def run(options: argparse.Namespace, flags: List[str]) -> None:
     processes, _ = processes_of(options)
+    from gift_fairseq.checkpoints.files import digest_of
     from gift_fairseq.own_translations import choose, propose
 
     what = proposing_of(options)
     settings = runs.settings_of(options, ["out", "gpus", *CHOOSING])
+    settings[runs.CONTENT] = digest_of(options.start.resolve())
     hypotheses, data = options.out / "hypotheses", options.out / "data"
     runs.check_replaceable(options.out, ["data"], "candidates", "translate")
     with runs.begin(options.out, {"command": "candidates", "settings": settings, **runs.provenance()}) as begun:

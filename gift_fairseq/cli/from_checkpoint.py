@@ -14,10 +14,11 @@ from gift_fairseq.cli import options as shared
 from gift_fairseq.errors import UserError, option
 from gift_fairseq.io import say
 from gift_fairseq.own_translations.origin import Origin
-from gift_fairseq.runs import RunFolder
+from gift_fairseq.runs import RunFolder, settings_of
 from gift_fairseq.training.launch import Machine, Training, check_training_flags, typed_options
 from gift_fairseq.training.log import Log
 
+OF_THE_TRAINING = ["start", "data", "out", "gpus", "precision", "seed", "max_tokens"]  # options of candidates
 WARMUP = 20  # updates; at most a fifth of all
 OVERFITTED = 0.45  # nats; without dropout -0.04 and 0.33 gained, 0.58 lost 2.5 BLEU: examples/adaptation/README.md
 
@@ -109,9 +110,10 @@ class Start:
         words += [str(machine.gpus), "--precision", machine.precision, "--seed", str(machine.seed), *own]
         parsed = parser_of("candidates").parse_args(words)
         candidates.proposing_of(parsed)  # a mistake is said before the control trains
+        settings = settings_of(parsed, OF_THE_TRAINING)
         if parsed.sentences is None:
             words += ["--sentences", str(max(1, round(parsed.share * self._sentences_read(training))))]
-        return replace(training, data=folder / "data", first=["candidates", *words])
+        return replace(training, data=folder / "data", first=["candidates", *words], settings=settings)
 
     def check(self, training: Training) -> None:
         """:class:`UserError` if a flag has no meaning, or its value has none; own translations need not be made yet."""

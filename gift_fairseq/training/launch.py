@@ -107,6 +107,7 @@ class Training:
     machine: Machine
     why: Dict[str, Any] = field(default_factory=dict)  # for run.json
     first: List[str] = field(default_factory=list)  # the command of gift that makes ``data``
+    settings: Dict[str, Any] = field(default_factory=dict)  # the options of that command; the others follow from these
     start: Optional[Tuple[Path, str]] = None  # the checkpoint that a fine-tuning starts from, and its digest
 
     def fairseq_words(self) -> List[str]:
@@ -160,7 +161,7 @@ class Training:
     def record(self) -> Dict[str, Any]:
         """What must be the same where the training is gone on with; see :func:`~gift_fairseq.runs.check_same`."""
         machine = self.machine
-        settings = {"gpus": machine.gpus, "nodes": machine.nodes, "average": machine.average}
+        settings = {"gpus": machine.gpus, "nodes": machine.nodes, "average": machine.average, **self.settings}
         return {
             "command": self.command,
             "settings": {**settings, **({runs.CONTENT: self.start[1]} if self.start else {})},

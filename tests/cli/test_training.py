@@ -278,6 +278,13 @@ def test_distillation_translates_before_it_trains(run, binarized, tmp_path, caps
     origin = Origin.of(data)
     assert origin.checkpoint == str(checkpoint)
     assert [origin.settings[name] for name in ("candidates", "share", "sentences")] == [2, 0.25, 50]
+    given = ["--from", checkpoint, "--data", binarized, "--out", own, "--updates", "2"]
+    for changed, difference in (
+        ("--beam 3", "--beam was 2 and is now 3"),
+        ("--share 0.5", "--share was 0.25 and is now 0.5"),
+    ):
+        strategy = f"distillation --margin 0.5 {flags} --margin-weight=3 {changed}"
+        assert f"other options: {difference};" in error_of("finetune", "--strategy", strategy, *given)
     again, _ = tune(tmp_path / "again", data, "distillation --margin-weight 3 --margin 0.5")
     assert again["data"] == str(data)
     assert_equal(parameters(own), parameters(tmp_path / "again"))

@@ -163,6 +163,16 @@ def test_choosing_again_does_not_translate_again(trained, binarized, proposed):
     )
 
 
+def test_translations_of_two_models_do_not_mix(trained, binarized, tmp_path):
+    """The checkpoint was trained further under the same name."""
+    checkpoint = tmp_path / "checkpoint_last.pt"
+    shutil.copy(trained, checkpoint)
+    candidates(checkpoint, binarized, tmp_path / "out", *BEAM, "--min-score", "0")
+    torch.save({**torch.load(checkpoint), "more": 1}, checkpoint)
+    given = ["--from", checkpoint, "--data", binarized, "--out", tmp_path / "out", *BEAM, "--min-score", "0"]
+    assert "which was made with other options: what --from holds was " in error_of("candidates", *given)
+
+
 def test_what_is_chosen_stays_until_an_option_changes(trained, binarized, proposed):
     """A training may read the folder."""
     candidates(trained, binarized, proposed, *BEAM)
