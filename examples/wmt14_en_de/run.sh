@@ -28,7 +28,8 @@ MAX_TOKENS=3125 GPUS='' PRECISION=fp32
 options "--out --source --mirror --vocab-size --updates --finetune-updates --seeds --max-tokens --gpus --precision" \
     "--unverified --released" "$@"
 [ -n "$OUT" ] || fail "--out is needed; see --help"
-[[ "$MAX_TOKENS$GPUS" =~ ^[1-9][0-9]*$ ]] || fail "--max-tokens and --gpus must be whole numbers, 1 or more; see --help"
+[[ "$MAX_TOKENS" =~ ^[1-9][0-9]*$ ]] || fail "--max-tokens is $MAX_TOKENS, but must be a whole number, 1 or more; see --help"
+[[ "${GPUS:-1}" =~ ^[1-9][0-9]*$ ]] || fail "--gpus is $GPUS, but must be a whole number, 1 or more; see --help"
 TEXT="$OUT/corpus/text" DATA="$OUT/prepared/data" BASELINE="$OUT/runs/baseline"
 
 bash "$PROJECT/scripts/setup_env.sh"

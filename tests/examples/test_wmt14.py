@@ -29,9 +29,11 @@ SETS = {
     "test.tgz": {"en": "test/newstest2013-src.en.sgm", "de": "test/newstest2013-src.de.sgm"},
     "test-full.tgz": {"en": "test-full/newstest2014-deen-src.en.sgm", "de": "test-full/newstest2014-deen-ref.de.sgm"},
 }
+MODEL = "wmt16.en-de.joined-dict.transformer"
 PLACES = {
     name: "wmt14" if name in ("training-parallel-nc-v9.tgz", "test-full.tgz") else "wmt13" for name in CORPORA | SETS
 }
+PLACES[f"{MODEL}.tar.bz2"] = "fairseq"
 
 
 def archive(path, files, compression="gz"):
@@ -150,9 +152,11 @@ class Server(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(archives, tmp_path):
-    """On the loopback, over a copy of the archives."""
+    """On the loopback, over a copy of the archives, with a released model beside them."""
     folder = tmp_path / "served"
     shutil.copytree(archives.folder, folder)
+    content = {f"{MODEL}/{name}": b"x" for name in ("model.pt", "bpecodes", "dict.en.txt", "dict.de.txt")}
+    archive(folder / f"{MODEL}.tar.bz2", content, "bz2")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
         server.folder, server.cuts, server.asked = folder, set(), Counter()
         server.starts = {name: [] for name in PLACES}
@@ -165,8 +169,9 @@ def server(archives, tmp_path):
 
 
 @pytest.mark.cli
-def test_a_download_that_breaks_off_goes_on_where_it_was(archives, server, tmp_path):
-    arguments = ("examples/wmt14_en_de/download.sh", "--mirror", server.url, "--unverified", "--out", tmp_path / "out")
+def test_a_download_that_breaks_off_goes_on_where_it_was(server, tmp_path):
+    options = ("--mirror", server.url, "--unverified", "--released", "--out", tmp_path / "out")
+    arguments = ("examples/wmt14_en_de/download.sh", *options)
     server.cuts = {"training-parallel-commoncrawl.tgz"}
     half = (server.folder / "training-parallel-commoncrawl.tgz").stat().st_size // 2
     done = recipe(*arguments)
@@ -177,7 +182,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(archives, server, tmp_p
     assert done.returncode == 0, done.stderr
     assert server.starts["training-parallel-commoncrawl.tgz"] == [0, half]
     for name in PLACES:
-        assert (tmp_path / "out" / "archives" / name).read_bytes() == (archives.folder / name).read_bytes()
+        assert (tmp_path / "out" / "archives" / name).read_bytes() == (server.folder / name).read_bytes()
         assert name == "training-parallel-commoncrawl.tgz" or server.starts[name] == [0]
     before = sum(server.asked.values())
     assert recipe(*arguments).returncode == 0 and sum(server.asked.values()) == before
@@ -253,10 +258,9 @@ def test_from_the_released_model(archives, tmp_path):
     torch.save({**old, "args": arguments}, tmp_path / "model.pt")
     names = {"model.pt": tmp_path / "model.pt", "bpecodes": prepared / "subwords.codes"}
     names.update({f"dict.{language}.txt": prepared / "data" / f"dict.{language}.txt" for language in ("en", "de")})
-    model = "wmt16.en-de.joined-dict.transformer"
     shutil.copytree(archives.folder, tmp_path / "archives")
-    content = {f"{model}/{name}": path.read_bytes() for name, path in names.items()}
-    archive(tmp_path / "archives" / f"{model}.tar.bz2", content, "bz2")
+    content = {f"{MODEL}/{name}": path.read_bytes() for name, path in names.items()}
+    archive(tmp_path / "archives" / f"{MODEL}.tar.bz2", content, "bz2")
     # comparing is tested elsewhere: here the command only tells how it was called
     project, environment = tmp_path / "project", tmp_path / "environment"
     for folder in ("scripts", "examples"):
