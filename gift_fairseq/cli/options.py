@@ -184,7 +184,9 @@ def add_training(
         parser.add_argument("--nodes", type=whole(1), default=1, metavar="N", help="machines; start it on each")
         parser.add_argument("--node-rank", type=whole(0), default=0, metavar="R", help="which of them this one is")
         parser.add_argument("--master", type=address, metavar="HOST:PORT", help="where machine 0 is found")
-    parser.add_argument("--tensorboard", action="store_true", help="write RUN/tensorboard (needs tensorboardX)")
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write RUN/tensorboard (needs tensorboard or tensorboardX)"
+    )
     parser.add_argument("--wandb", metavar="PROJECT", help="log to Weights & Biases (needs wandb)")
 
 

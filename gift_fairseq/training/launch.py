@@ -87,9 +87,9 @@ class Machine:
             raise UserError(f"--node-rank is {rank}, but must be below --nodes, {nodes}")
         if nodes > 1 and not master:
             raise UserError("--master is needed for more than one node: HOST:PORT of machine 0")
-        for option, module in (("tensorboard", "tensorboardX"), ("wandb", "wandb")):
-            if getattr(options, option) and importlib.util.find_spec(module) is None:
-                raise UserError(f"--{option} needs {module}: {sys.executable} -m pip install {module}")
+        for option, *modules in (("tensorboard", "tensorboard", "tensorboardX"), ("wandb", "wandb")):
+            if getattr(options, option) and not any(map(importlib.util.find_spec, modules)):
+                raise UserError(f"--{option} needs {modules[0]}: {sys.executable} -m pip install {modules[0]}")
         kept = {name: getattr(options, name) for name in ("patience", "average", "precision", "tensorboard", "wandb")}
         where = dict(gpus=gpus, on_cpu=devices == 0, nodes=nodes, node_rank=rank, master=master)
         return cls(**kept, **where, seed=options.seed if seed < 0 else seed)
