@@ -221,6 +221,8 @@ class Training:
         mended = mend_last(run.checkpoints)
         if mended:
             say(mended)
+        if not run.checkpoint("last").is_file():  # fairseq begins anew, and would append to the log of what was lost
+            run.log_file.unlink(missing_ok=True)
         say(f"training {self.out.name}")
         how = dict(stdout=subprocess.PIPE, text=True, env=environment(self.machine), pass_fds=(run.lock,))
         with open(run.stderr_file, "w") as stderr:

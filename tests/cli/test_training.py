@@ -1,5 +1,6 @@
 """train and finetune: what a run keeps, stopping and going on, other spellings, several processes, the control."""
 
+import argparse
 import fcntl
 import json
 import os
@@ -21,7 +22,8 @@ from gift_fairseq.checkpoints.files import digest_of
 from gift_fairseq.cli.options import split_flags
 from gift_fairseq.errors import UserError
 from gift_fairseq.own_translations.origin import Origin
-from gift_fairseq.training.launch import SET_HERE, Training
+from gift_fairseq.training.launch import SET_HERE, Machine, Training
+from gift_fairseq.training.log import Log
 
 pytestmark = pytest.mark.system
 
@@ -50,6 +52,8 @@ def one_thread():
 def run(binarized, tmp_path_factory):
     """Twelve updates, an epoch each five."""
     out = tmp_path_factory.mktemp("runs") / "a blank and ü"
+    out.mkdir()
+    (out / "train.log").write_text('{"epoch": 1, "num_updates": "400"}\n')  # stopped before anything was saved
     gift("train", "--data", binarized, "--out", out, *TWELVE, "--", *MODEL)
     return out
 
@@ -63,6 +67,7 @@ def test_what_a_run_keeps(run, binarized):
     assert record["fairseq"]["dropout"] == 0.1 and record["settings"]["average"] == 2
     assert any(version.startswith("torch==") for version in record["versions"]) and "commit" in record
     log = (run / "train.log").read_text()
+    assert Log.of(runs.RunFolder(run)).updates == 12
     assert "'label_smoothing': 0.1" in log.splitlines()[0] and '"train_num_updates": "12"' in log
     mean, epochs = parameters(run, "checkpoint_average.pt"), [parameters(run, f"checkpoint{n}.pt") for n in (1, 2)]
     for name in mean:
@@ -423,3 +428,18 @@ def test_help_of_fairseq(binarized, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         gift("train", "--data", binarized, "--out", tmp_path / "x", "--", "--help")
     assert end.value.code == 0 and "usage: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("module", ["tensorboard", "tensorboardX"])
+def test_either_tensorboard_will_do(tmp_path, monkeypatch, module):
+    options = argparse.Namespace(**{**vars(MACHINE), "gpus": None, "tensorboard": True})
+    with pytest.raises(UserError, match="--tensorboard needs tensorboard: .* -m pip install tensorboard"):
+        Machine.of(options)
+    (tmp_path / module).mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert Machine.of(options).tensorboard
+
+
+def test_a_machine_without_git(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert runs.provenance()["commit"] == ""
