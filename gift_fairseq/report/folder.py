@@ -20,6 +20,32 @@ def sets_of(runs: Sequence[Run]) -> List[str]:
     return list(dict.fromkeys(testset_of(column) for run in runs for column in run.scores))
 
 
+def show_only(testsets: Sequence[str], runs: Sequence[Run]) -> None:
+    """Takes the scores and measures on all other sets out of ``runs``.
+
+    Without ``testsets`` the test sets of the fine-tunings stay (of the baselines if there are none): settings are
+    selected on the validation set, and a baseline may have been scored for fine-tunings of other data too.
+    :class:`UserError` if no run was scored on one of ``testsets``.
+    """
+    scored = sets_of(runs)
+    for name in testsets:
+        if name not in scored:
+            raise UserError(f"--testset is {','.join(testsets)}, but RUN was scored on {', '.join(scored) or 'none'}")
+    tested = [run for run in runs if run.started_from and sets_of([run]) != [VALID]]
+    wanted = testsets or [name for name in sets_of(tested) or scored if name != VALID]
+    of_others = {*scored} - {*wanted, VALID}
+    for run in runs:
+        own = sets_of([run])
+        kept = {column: score for column, score in run.scores.items() if testset_of(column) in wanted}
+        if run.scores and not kept and not testsets:
+            run.reason = f"evaluated on {', '.join(own)} alone, which only --testset {','.join(own)} shows"
+        run.scores = kept
+        if testsets:
+            run.exposure = {name: found for name, found in run.exposure.items() if name in testsets}
+        else:
+            run.exposure = {name: found for name, found in run.exposure.items() if name not in of_others}
+
+
 def write_report(
     out: Path, title: str, folders: Sequence[Path], testsets: Sequence[str] = (), control: Optional[Path] = None
 ) -> List[str]:
@@ -38,21 +64,7 @@ def write_report(
             raise UserError(f"RUN is {folder}, but that run was named before")
         known.add(folder.resolve())
     runs = [read_run(folder) for folder in folders]
-    scored = sets_of(runs)
-    for name in testsets:
-        if name not in scored:
-            raise UserError(f"--testset is {','.join(testsets)}, but RUN was scored on {', '.join(scored) or 'none'}")
-    # settings are selected on the validation set; a baseline may have the test sets of other fine-tunings too
-    of_tests = [run for run in runs if run.started_from and sets_of([run]) != [VALID]] if not testsets else []
-    wanted = testsets or [name for name in sets_of(of_tests) or scored if name != VALID]
-    for run in runs:
-        own = sets_of([run])
-        kept = {column: score for column, score in run.scores.items() if testset_of(column) in wanted}
-        if run.scores and not kept and not testsets:
-            run.reason = f"evaluated on {', '.join(own)} alone, which only --testset {','.join(own)} shows"
-        run.scores = kept
-        if testsets:
-            run.exposure = {name: found for name, found in run.exposure.items() if name in testsets}
+    show_only(testsets, runs)
     grouped = systems.group(runs)
     if control:
         systems.hold_against(control, grouped)

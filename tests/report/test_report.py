@@ -223,6 +223,7 @@ def test_a_set_of_the_baseline_alone_takes_no_claim_away(root, out, tmp_path):
     shutil.copytree(root / "runs", tmp_path / "runs")
     folders = [tmp_path / "runs" / name for name in NAMES]
     score_on(folders[0], "other")
+    shutil.copy(folders[0] / "exposure" / "news.json", folders[0] / "exposure" / "other.json")
 
     def report(folders, *testsets):
         write_report(tmp_path / "out", "title", folders, testsets)
@@ -230,6 +231,9 @@ def test_a_set_of_the_baseline_alone_takes_no_claim_away(root, out, tmp_path):
 
     found, without = report(folders), json.loads((out / "results.json").read_text())
     assert found["claims"] == without["claims"] != [] and found["columns"] == without["columns"]
+    assert {path.name for path in (out / "plots").iterdir()} == {
+        path.name for path in (tmp_path / "out/plots").iterdir()
+    }
     assert report(folders, "other")["columns"] == ["other.beam5"]
     assert report(folders[:1])["columns"] == ["news.beam5", "news.greedy", "other.beam5"]
 
