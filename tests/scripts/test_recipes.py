@@ -1,7 +1,10 @@
 """The recipes as a user runs them, and that what they train has learned."""
 
 import json
+import os
 import shutil
+import subprocess
+import time
 
 import language as toy_language
 import pytest
@@ -165,3 +168,24 @@ def test_the_toy_baseline_learns(tmp_path, capsys):
     found = json.loads(run.scores_file.read_text())["test.greedy"]
     assert found["bleu"] > LEARN_BLEU and found["sentences"] == 100  # 52 was seen
     assert capsys.readouterr().out.startswith(f"run\ttest.greedy\t{found['bleu']:.2f}\t")
+
+
+@pytest.mark.cli
+def test_what_scored_asks_for(tmp_path):
+    """Test sets in one call, with the validation set where that is the model's own; once, unless the model is newer."""
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "testsets.txt").write_text("a\nb\n")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    checkpoint = tmp_path / "run" / "checkpoints" / "x.pt"
+    checkpoint.touch()
+
+    def asked(*more):
+        told = 'source scripts/common.sh; gift() { echo "$@"; }; scored "$@"'
+        words = ["bash", "-c", told, "bash", tmp_path / "out", tmp_path, checkpoint, *more]
+        return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    evaluate, exposure = asked("valid")
+    assert evaluate == f"evaluate --search both --testset valid,a,b --data {tmp_path} {checkpoint}"
+    assert exposure == f"exposure --data {tmp_path} {checkpoint}" and asked("valid") == []
+    os.utime(checkpoint, (time.time() + 5,) * 2)
+    assert asked()[0] == evaluate.replace("valid,", "")
