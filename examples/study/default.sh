@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What weighted without dropout gains, the default of finetune for a model that does not overfit: against plain updates with the
-# dropout of the model and without.
+# Compares weighted without dropout, the default of finetune unless the model overfits, with plain updates: with the dropout of the
+# model and without.
 #
 #   bash examples/study/default.sh --from RUN/checkpoints/FILE.pt --data DIR --out DIR [OPTIONS] [-- FLAGS OF FAIRSEQ-TRAIN FOR ALL RUNS]
 #

@@ -70,7 +70,7 @@ mkdir -p "$OUT/archives" "$OUT/text"
 # reason_against FILE CHECKSUM: REPLY says why the archive is not to be taken; empty where it is
 reason_against() {
     local unpack=gzip found=''
-    [[ "$1" != *.bz2* ]] || unpack=bzip2 # a part ends in .partial
+    [[ "$1" != *.bz2?(.partial) ]] || unpack=bzip2
     REPLY=''
     if ! "$unpack" -t "$1" 2>/dev/null; then
         REPLY="is cut off or damaged"

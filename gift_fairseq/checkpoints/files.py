@@ -75,10 +75,9 @@ def check_checkpoint(option: str, path: str, source: Dictionary, target: Diction
 
 def digest_of(path: Path) -> str:
     """16 hexadecimal digits that tell what the file ``path`` holds; :class:`UserError` that names --from without it."""
-    try:
-        found = path.stat()
-    except OSError:
-        raise UserError(f"--from is {path}, but there is no such file") from None
+    if not path.is_file():
+        raise UserError(f"--from is {path}, but there is no such file")
+    found = path.stat()
     return _digest_of(path, found.st_size, found.st_mtime_ns)
 
 

@@ -61,6 +61,12 @@ def check_training_flags(flags: Iterable[str]) -> None:
     check_flags(flags, SET_HERE, "gift sets it itself")
 
 
+def is_installed(module: str) -> bool:
+    """A folder of that name, as that of the logs of a run, is none."""
+    found = importlib.util.find_spec(module)
+    return found is not None and found.origin is not None
+
+
 @dataclass(frozen=True)
 class Machine:
     """On what a training runs, and what it keeps: the options of :func:`~gift_fairseq.cli.options.add_training`."""
@@ -88,7 +94,7 @@ class Machine:
         if nodes > 1 and not master:
             raise UserError("--master is needed for more than one node: HOST:PORT of machine 0")
         for option, *modules in (("tensorboard", "tensorboard", "tensorboardX"), ("wandb", "wandb")):
-            if getattr(options, option) and not any(map(importlib.util.find_spec, modules)):
+            if getattr(options, option) and not any(map(is_installed, modules)):
                 raise UserError(f"--{option} needs {modules[0]}: {sys.executable} -m pip install {modules[0]}")
         kept = {name: getattr(options, name) for name in ("patience", "average", "precision", "tensorboard", "wandb")}
         where = dict(gpus=gpus, on_cpu=devices == 0, nodes=nodes, node_rank=rank, master=master)
@@ -107,7 +113,7 @@ class Training:
     machine: Machine
     why: Dict[str, Any] = field(default_factory=dict)  # for run.json
     first: List[str] = field(default_factory=list)  # the command of gift that makes ``data``
-    settings: Dict[str, Any] = field(default_factory=dict)  # the options of that command; the others follow from these
+    settings: Dict[str, Any] = field(default_factory=dict)  # the options of that command that do not follow from others
     start: Optional[Tuple[Path, str]] = None  # the checkpoint that a fine-tuning starts from, and its digest
 
     def fairseq_words(self) -> List[str]:

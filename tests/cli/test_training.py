@@ -2,6 +2,7 @@
 
 import argparse
 import fcntl
+import importlib
 import json
 import os
 import shutil
@@ -301,6 +302,7 @@ def test_distillation_translates_before_it_trains(run, binarized, tmp_path, caps
         ("distillation --share 1", binarized, "--share is 1, but must be below 1: the gold pairs stay"),
         ("distillation --margin -1", binarized, "--margin is -1.0, but must be 0 or more"),
         ("distillation --margin x", data, "--margin: invalid float value: 'x'"),
+        ("distillation --seed=2", binarized, "--strategy has --seed, but finetune sets it: leave it out there"),
         ("distillation --bean 2", binarized, "unrecognized arguments: --bean 2; see gift candidates --help"),
     ):
         given = ["--from", checkpoint, "--data", folder, "--out", tmp_path / "never" / "x"]
@@ -437,6 +439,10 @@ def test_either_tensorboard_will_do(tmp_path, monkeypatch, module):
         Machine.of(options)
     (tmp_path / module).mkdir()
     monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="--tensorboard needs tensorboard"):  # a folder of logs is no module
+        Machine.of(options)
+    (tmp_path / module / "__init__.py").touch()
+    importlib.invalidate_caches()
     assert Machine.of(options).tensorboard
 
 

@@ -377,6 +377,7 @@ def test_some_sentences_at_random(trained, binarized, tmp_path):
         (["--share", "0"], "--share is 0.0, but must be above 0 and finite"),
         (["--min-score", "100", "--sentences", "1"], "--min-score is 100, but no translation of the text reaches it"),
         (["--from", "nowhere.pt"], "nowhere.pt, but there is no such file"),
+        (["--from", "/"], "--from is /, but there is no such file"),
         (["--data", "/"], "--data is /, but that is no data folder"),
     ],
 )
