@@ -27,5 +27,5 @@ setup(
         "subword-nmt>=0.3.8",
         "tqdm>=4.60",
     ],
-    extras_require={"dev": ["ctranslate2>=4.6", "hypothesis>=6.80", "pytest>=7.4", "pytest-xdist>=3.5", "ruff>=0.4"]},
+    extras_require={"dev": ["ctranslate2>=4.6", "hypothesis>=6.80", "pytest>=7.4", "pytest-xdist>=3.8", "ruff>=0.4"]},
 )

@@ -15,4 +15,4 @@ cd "$PROJECT"
 "$VENV/bin/python" -m ruff check .
 # the tests of a file share what is slow to make; more threads than processes would only wait for each other
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec "$VENV/bin/python" -m pytest --numprocesses auto --dist loadfile --durations 25 "$@"
+exec "$VENV/bin/python" -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 25 "$@"
